@@ -1,0 +1,222 @@
+"""The dense operation: checks once, chooses an implementation by name, calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from ogive.errors import ArgumentTypeError, ImplUnavailable, unknown
+from ogive.kernels import checks, sdpa
+from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
+from ogive.kernels.call import Call
+from ogive.kernels.reference import reference
+from ogive.kernels.visible import Visibility, split_bias, split_float_mask
+from ogive.parts.part import Part, build, generation
+from ogive.parts.scores import Score, score_from
+from ogive.parts.weights import Weight
+
+
+@dataclass(frozen=True)
+class Impl:
+    """A way to compute the operation.
+
+    Attributes:
+        name: what `attention(…, impl=name)` takes.
+        summary: one line.
+        missing: why this installation cannot run it, or None where it can.
+    """
+
+    name: str
+    summary: str
+    missing: str | None = None
+
+
+_IMPLS = {
+    "reference": Impl("reference", "the definition: any score, weight and dtype; L² memory"),
+    "sdpa": Impl("sdpa", "torch's scaled_dot_product_attention: dot and softmax"),
+    "native": Impl(
+        "native",
+        "compiled CPU kernels with memory linear in length",
+        missing="this version of Ogive ships no compiled kernels",
+    ),
+    "flex": Impl(
+        "flex",
+        "FlexAttention on a GPU",
+        missing="this version of Ogive does not drive FlexAttention",
+    ),
+}
+_RUN: dict[str, Callable[[Call], tuple[Tensor, Aux | None]]] = {
+    "reference": reference,
+    "sdpa": sdpa.sdpa,
+}
+_last: dict[str, str | None] = {"impl": None}
+_built: dict[tuple[str, str, int], Part] = {}
+"""Parts named by their written form: without parameters, the same for every call."""
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    score: str | Score = "dot",
+    weight: str | Weight = "softmax",
+    attn_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
+    is_causal: bool = False,
+    q_offset: int | Tensor | None = None,
+    window_size: tuple[int | None, int | None] | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    enable_gqa: bool = False,
+    return_aux: AuxRequest | None = None,
+    impl: str = "auto",
+) -> Tensor | tuple[Tensor, Aux]:
+    """Attention with any score and any weight function.
+
+    out_i = Σ_j w_ij v_j over the keys j that query i may see, with w = weight(score(q, k) + bias).
+    With the default score and weight these are the numbers of
+    `torch.nn.functional.scaled_dot_product_attention`, whose argument names this follows.
+
+    A pair that may not be seen weighs exactly zero, whatever the weight function, and NaN or
+    infinity there influences nothing, forward or backward. A query that sees nothing gives 0.
+
+    Args:
+        query: (batch, heads, queries, width), floating point.
+        key: (batch, heads, keys, width).
+        value: (batch, heads, keys, value width).
+        score: written form (`"cosine"`, `"dot,softcap(30)"`) or a `Score`; see `ogive parts`.
+        weight: written form (`"sigmoid(bias=-log_n)"`) or a `Weight`. Parts that learn parameters
+            must come as parts, set up.
+        attn_mask: bool, True = may attend, or float, added to the score, of which entries at or
+            below finfo.min/2 hide their pair; broadcastable to (batch, heads, queries, keys).
+        attn_bias: float, differentiable, added to the score; −∞ hides its pair.
+        is_causal: query i sees keys j ≤ i + q_offset.
+        q_offset: where the first query stands among the keys, int or (batch,); needed where
+            queries and keys differ in number and `is_causal` or `window_size` is used.
+        window_size: (left, right) neighbours that a query sees beside itself; None: no limit.
+        scale: factor on the score; None takes the score's own (1/√width for dot).
+        dropout_p: probability in [0, 1) of dropping a weight; applied whenever it is not zero.
+        enable_gqa: let groups of query heads share a key/value head.
+        return_aux: statistics to return beside the output.
+        impl: "auto", or a name from `ogive.impls()`, which then runs or raises.
+
+    Returns:
+        (batch, heads, queries, value width) in the query's dtype; with `return_aux`, a pair of
+        that and an `Aux`.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, UnknownName: an argument that does not fit; the message
+            names it, what came and what fits.
+        ImplUnavailable: the named implementation cannot do this, and why.
+    """
+    checks.check_tensors(query, key, value, checks.check_flag("enable_gqa", enable_gqa))
+    query, key, value = _autocast(query, key, value)
+    score_part, weight_part = _parts(score, weight, query)
+    visibility, bias = _visibility(
+        query,
+        key,
+        attn_mask,
+        attn_bias,
+        checks.check_flag("is_causal", is_causal),
+        q_offset,
+        window_size,
+    )
+    check_request(return_aux, query.shape[-2])
+    call = Call(
+        query=query,
+        key=key,
+        value=value,
+        score=score_part,
+        weight=weight_part,
+        visibility=visibility,
+        bias=bias,
+        scale=checks.check_scale(scale),
+        dropout_p=checks.check_dropout(dropout_p),
+        aux=return_aux,
+    )
+    name = _choose(impl, call)
+    _last["impl"] = name
+    out, aux = _RUN[name](call)
+    return out if aux is None else (out, aux)
+
+
+def impls() -> dict[str, Impl]:
+    """What this installation can run, and why it cannot run the rest: name → `Impl`."""
+    return dict(_IMPLS)
+
+
+def last_impl() -> str | None:
+    """The name of the implementation that the latest call of `attention` ran; None before any."""
+    return _last["impl"]
+
+
+def _choose(impl: str, call: Call) -> str:
+    if impl == "auto":
+        return "reference" if sdpa.lacks(call) else "sdpa"
+    if not isinstance(impl, str) or impl not in _IMPLS:
+        raise unknown("impl", str(impl), [*_IMPLS, "auto"])
+    reason = _IMPLS[impl].missing or (sdpa.lacks(call) if impl == "sdpa" else None)
+    if reason:
+        runs = ", ".join(repr(name) for name in _RUN)
+        raise ImplUnavailable(f"impl={impl!r} cannot run this: {reason} (here run {runs}, 'auto')")
+    return impl
+
+
+def _parts(score: str | Score, weight: str | Weight, query: Tensor) -> tuple[Score, Weight]:
+    score_part = score if isinstance(score, Score) else cast(Score, _named("score", score))
+    weight_part = weight if isinstance(weight, Weight) else cast(Weight, _named("weight", weight))
+    score_part.matches_heads(query.shape[1], query.shape[-1])
+    weight_part.matches_heads(query.shape[1])
+    return score_part, weight_part
+
+
+def _named(family: str, written: object) -> Part:
+    if not isinstance(written, str):
+        raise ArgumentTypeError(
+            f"{family} takes a written form or a part of that family, "
+            f"not {type(written).__name__} {written!r}"
+        )
+    form = (family, written, generation())
+    if form not in _built:
+        _built[form] = score_from(written) if family == "score" else build(family, written)
+    return _built[form]
+
+
+def _visibility(
+    query: Tensor,
+    key: Tensor,
+    attn_mask: Tensor | None,
+    attn_bias: Tensor | None,
+    is_causal: bool,
+    q_offset: int | Tensor | None,
+    window_size: tuple[int | None, int | None] | None,
+) -> tuple[Visibility, Tensor | None]:
+    keys = key.shape[-2]
+    keep = bias = None
+    if attn_mask is not None:
+        checks.check_mask(attn_mask, query, keys)
+        keep, bias = (
+            (attn_mask, None) if attn_mask.dtype == torch.bool else split_float_mask(attn_mask)
+        )
+    if attn_bias is not None:
+        checks.check_bias(attn_bias, query, keys)
+        seen, attn_bias = split_bias(attn_bias)
+        keep = seen if keep is None else keep & seen
+        bias = attn_bias if bias is None else bias + attn_bias
+    window = checks.check_window(window_size)
+    offset = checks.check_alignment(q_offset, is_causal, window, query, keys)
+    return Visibility(keep, is_causal, window, offset), bias
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast, float32 and half inputs in the region's dtype, as SDPA casts them."""
+    kind = tensors[0].device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)

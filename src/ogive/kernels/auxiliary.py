@@ -1,0 +1,90 @@
+"""What a caller may ask of the operation beside its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ogive.errors import ArgumentError, ArgumentTypeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuxRequest:
+    """Ask `attention(…, return_aux=AuxRequest(…))` for statistics of its rows.
+
+    Attributes:
+        lse: log Σ exp(score) over what a row sees, −∞ where it sees nothing.
+        row_sum: the sum of a row's weights, before dropout.
+        max_score: the largest visible score, −∞ where a row sees nothing.
+        entropy: entropy in nats of |weights| as shares of their row; 0 for an all-zero row.
+        weights: all weights (batch, heads, queries, keys), before dropout: costs queries × keys.
+        weights_rows: indices of queries whose weights to return.
+    """
+
+    lse: bool = False
+    row_sum: bool = False
+    max_score: bool = False
+    entropy: bool = False
+    weights: bool = False
+    weights_rows: Tensor | list[int] | tuple[int, ...] | None = None
+
+
+class Aux(NamedTuple):
+    """The answers to an `AuxRequest`; None for what was not asked.
+
+    `lse`, `row_sum`, `max_score`, `entropy` have shape (batch, heads, queries); `weights`
+    (batch, heads, queries, keys); `weights_rows` (batch, heads, rows asked for, keys).
+    """
+
+    lse: Tensor | None = None
+    row_sum: Tensor | None = None
+    max_score: Tensor | None = None
+    entropy: Tensor | None = None
+    weights: Tensor | None = None
+    weights_rows: Tensor | None = None
+
+
+def check_request(request: object, queries: int) -> None:
+    """Raise unless `request` is None or an `AuxRequest` whose rows exist."""
+    if request is None:
+        return
+    if not isinstance(request, AuxRequest):
+        raise ArgumentTypeError(f"return_aux takes an AuxRequest or None, not {request!r}")
+    rows = request.weights_rows
+    if rows is None:
+        return
+    index = torch.as_tensor(rows)
+    if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        raise ArgumentTypeError(f"weights_rows takes a list of whole numbers, not {rows!r}")
+    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < queries):
+        raise ArgumentError(f"weights_rows {index.tolist()} leaves the {queries} queries there are")
+
+
+def answer(request: AuxRequest, scores: Tensor, weights: Tensor, keep: Tensor | None) -> Aux:
+    """The statistics that were asked for, from scores and undropped weights of all pairs."""
+    visible = scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+    rows = request.weights_rows
+    return Aux(
+        lse=torch.logsumexp(visible, -1) if request.lse else None,
+        row_sum=weights.sum(-1) if request.row_sum else None,
+        max_score=_maximum(visible) if request.max_score else None,
+        entropy=_entropy(weights) if request.entropy else None,
+        weights=weights if request.weights else None,
+        weights_rows=None if rows is None else weights[:, :, torch.as_tensor(rows)],
+    )
+
+
+def _maximum(visible: Tensor) -> Tensor:
+    if not visible.shape[-1]:
+        return visible.new_full(visible.shape[:-1], -torch.inf)
+    return visible.amax(-1)
+
+
+def _entropy(weights: Tensor) -> Tensor:
+    sizes = weights.abs()
+    total = sizes.sum(-1, keepdim=True)
+    shares = sizes / total.masked_fill(total == 0, 1)
+    return torch.special.entr(shares).sum(-1)

@@ -1,0 +1,40 @@
+"""One checked call of the operation: what every implementation receives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ogive.kernels.auxiliary import AuxRequest
+from ogive.kernels.visible import Visibility
+from ogive.parts.scores import Score
+from ogive.parts.weights import Weight
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of `attention`, checked and resolved.
+
+    Attributes:
+        query: (batch, heads, queries, width).
+        key: (batch, key/value heads, keys, width); heads is a multiple of key/value heads.
+        value: (batch, key/value heads, keys, value width).
+        score, weight: parts, set up for these heads.
+        visibility: which pairs may be seen.
+        bias: float, finite where visible, broadcastable to (batch, heads, queries, keys), or None.
+        scale: factor on the score, None for the score's own.
+        dropout_p: probability in [0, 1).
+        aux: what to return beside the output, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    score: Score
+    weight: Weight
+    visibility: Visibility
+    bias: Tensor | None
+    scale: float | None
+    dropout_p: float
+    aux: AuxRequest | None

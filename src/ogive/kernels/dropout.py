@@ -1,0 +1,43 @@
+"""Dropout by counting: whether a weight is kept depends on (seed, b, h, i, j) and nothing else.
+
+So the pattern does not change with threads, blocking or the lengths around it, and a backward
+pass can draw it again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Odd 64-bit multipliers (splitmix64, Steele 2014), written as signed integers.
+_GOLDEN = -7046029254386353131
+_FIRST = -4658895280553007687
+_SECOND = -7723592293110705685
+_BITS = 24
+
+
+def draw_seed(device: torch.device) -> Tensor:
+    """A seed from torch's global generator, so that `torch.manual_seed` governs dropout."""
+    return torch.randint(2**62, (), device=device)
+
+
+def kept(seed: Tensor, shape: torch.Size, probability: float) -> Tensor:
+    """Which weights stay: bool (batch, heads, queries, keys), False with `probability`."""
+    counter = seed
+    for axis, size in enumerate(shape):
+        place = torch.arange(size, device=seed.device).view(-1, *[1] * (len(shape) - axis - 1))
+        counter = _mix(counter + (place + 1) * _GOLDEN)
+    return (counter >> (64 - _BITS)) & (2**_BITS - 1) >= round(probability * 2**_BITS)
+
+
+def drop(weights: Tensor, seed: Tensor, probability: float) -> Tensor:
+    """Weights with some set to zero and the others divided by 1 − probability."""
+    stay = kept(seed, weights.shape, probability)
+    return torch.where(stay, weights / (1 - probability), 0)
+
+
+def _mix(counter: Tensor) -> Tensor:
+    """The finaliser of splitmix64; shifts are made logical by masking the sign's copies."""
+    counter = (counter ^ ((counter >> 30) & (2**34 - 1))) * _FIRST
+    counter = (counter ^ ((counter >> 27) & (2**37 - 1))) * _SECOND
+    return counter ^ ((counter >> 31) & (2**33 - 1))

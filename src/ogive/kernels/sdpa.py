@@ -1,0 +1,110 @@
+"""Softmax over dot products by `torch.nn.functional.scaled_dot_product_attention`.
+
+Guarded so that this library's contracts hold: hidden NaN and infinities do not leak, and visible
+ones are not swallowed (torch's fused CPU kernel turns a NaN query into a row of zeros).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ogive.kernels import finite
+from ogive.kernels.auxiliary import Aux
+from ogive.kernels.call import Call
+from ogive.kernels.reference import reference
+from ogive.parts.scores import Dot
+from ogive.parts.weights import Softmax
+
+
+def lacks(call: Call) -> str | None:
+    """Why SDPA cannot run this call, or None where it can."""
+    if type(call.score) is not Dot:
+        return f"it computes the score dot, not {call.score}"
+    if type(call.weight) is not Softmax:
+        return f"it computes the weight softmax, not {call.weight}"
+    if call.dropout_p:
+        return "its dropout depends on the order of computation, not on (seed, b, h, i, j)"
+    if call.aux is not None:
+        return "it returns no statistics of its rows"
+    return None
+
+
+def sdpa(call: Call) -> tuple[Tensor, Aux | None]:
+    """SDPA's own numbers, bit for bit, in every row that sees only finite values.
+
+    Rows that see a value which is not finite are computed by the definition. While tracing or
+    transforming, and on other devices, where Python cannot look at values, such rows are made
+    from what the visible bad values add; there an infinite query or key makes its rows NaN, also
+    where the definition's score would be −∞.
+    """
+    query, key, value = call.query, call.key, call.value
+    tensors = (query, key, value) if call.bias is None else (query, key, value, call.bias)
+    look = finite.may_look(*tensors)
+    if look and finite.all_finite(*tensors):
+        return _plain(call, query, key, value), None
+    out = _plain(call, finite.cleaned(query), finite.cleaned(key), finite.cleaned(value))
+    poison = _poison(call)
+    bad = ~poison.isfinite()
+    if not look:
+        return torch.where(bad, poison, out * torch.where(bad, torch.nan, 1.0).to(out.dtype)), None
+    if not bad.any():
+        return out, None
+    return torch.where(bad.any(-1, keepdim=True), reference(call)[0], out), None
+
+
+def _plain(call: Call, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    seen, bias = call.visibility, call.bias
+    flag = seen.plain_causal and bias is None
+    mask = None if flag else seen.keep(query.shape[-2], key.shape[-2], query.device)
+    if bias is not None:
+        bias = bias.to(query.dtype)
+        mask = bias if mask is None else torch.where(mask, bias, -torch.inf)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=flag,
+        scale=call.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _poison(call: Call) -> Tensor:
+    """What values that are not finite add to each row: zeros where there are none."""
+    with torch.no_grad():
+        dtype = torch.promote_types(call.query.dtype, torch.float32)
+        bad_key = (~call.key.isfinite()).any(-1, keepdim=True).to(dtype)
+        bad_value = (~call.value.isfinite()).to(dtype)
+        signs = torch.where(call.value.isinf(), call.value.sign(), 0).to(dtype)
+        seen = torch.ones_like(bad_key)
+        sums = _visible_sums(call, torch.cat((seen, bad_key, bad_value, signs), -1))
+        width = call.value.shape[-1]
+        seen, keys, count, signed = sums.split((1, 1, width, width), -1)
+        poison = finite.spread(count, signed)
+        rows = (~call.query.isfinite()).any(-1, keepdim=True) & (seen > 0) | (keys > 0)
+        if call.bias is not None:
+            rows = rows | _bad_bias(call)
+        return poison.masked_fill(rows, torch.nan).to(call.query.dtype)
+
+
+def _bad_bias(call: Call) -> Tensor:
+    """Rows (…, queries, 1) that see a bias which is NaN or +∞."""
+    keep = call.visibility.keep(call.query.shape[-2], call.key.shape[-2], call.query.device)
+    bad = ~call.bias.isfinite()  # type: ignore[union-attr]
+    bad = bad if keep is None else bad & keep
+    return bad.any(-1, keepdim=True)
+
+
+def _visible_sums(call: Call, terms: Tensor) -> Tensor:
+    """Sums over the keys that each query sees: (b, g, keys, c) → (b, heads, queries, c)."""
+    terms = terms.repeat_interleave(call.query.shape[1] // max(call.key.shape[1], 1), 1)
+    queries, keys = call.query.shape[-2], call.key.shape[-2]
+    if call.visibility.plain_causal and queries == keys:
+        return terms.cumsum(-2)
+    keep = call.visibility.keep(queries, keys, terms.device)
+    if keep is None:
+        return terms.sum(-2, keepdim=True).expand(-1, -1, queries, -1)
+    return keep.to(terms.dtype).expand(*terms.shape[:2], queries, keys) @ terms

@@ -1,0 +1,87 @@
+"""Who may attend to whom: masks, causality and windows, resolved to one boolean tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Window = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which pairs are visible, not yet materialised.
+
+    Attributes:
+        mask: bool, broadcastable to (batch, heads, queries, keys), or None.
+        is_causal: key j is visible to query i only if j ≤ i + offset.
+        window: (left, right): i + offset − left ≤ j ≤ i + offset + right; None is no limit.
+        offset: int, or a tensor (batch,), added to the query's index.
+    """
+
+    mask: Tensor | None = None
+    is_causal: bool = False
+    window: Window = (None, None)
+    offset: int | Tensor = 0
+
+    @property
+    def hides(self) -> bool:
+        """Whether any pair may be hidden."""
+        return self.mask is not None or self.is_causal or self.window != (None, None)
+
+    @property
+    def plain_causal(self) -> bool:
+        """Whether causality from offset zero is all there is."""
+        plain = self.mask is None and self.window == (None, None)
+        return self.is_causal and plain and isinstance(self.offset, int) and self.offset == 0
+
+    def keep(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """bool (1 or batch, 1 or heads, 1 or queries, keys), True where visible; None for all."""
+        keep = self.mask
+        if keep is not None:
+            keep = keep.view(*[1] * (4 - keep.dim()), *keep.shape)
+            keep = keep.expand(*keep.shape[:-1], keys)
+        for bound in self._bounds(queries, keys, device):
+            keep = bound if keep is None else keep & bound
+        return keep
+
+    def _bounds(self, queries: int, keys: int, device: torch.device) -> list[Tensor]:
+        left, right = self.window
+        if self.is_causal:
+            right = 0 if right is None else min(right, 0)
+        if left is None and right is None:
+            return []
+        ahead = self._ahead(queries, keys, device)
+        bounds = []
+        if right is not None:
+            bounds.append(ahead <= right)
+        if left is not None:
+            bounds.append(ahead >= -left)
+        return bounds
+
+    def _ahead(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """How far each key lies ahead of each query: (1 or batch, 1, queries, keys)."""
+        at_query = torch.arange(queries, device=device).view(1, 1, -1, 1)
+        at_key = torch.arange(keys, device=device).view(1, 1, 1, -1)
+        offset = self.offset
+        if isinstance(offset, Tensor):
+            offset = offset.view(-1, 1, 1, 1)
+        return at_key - (at_query + offset)
+
+
+def split_float_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A float mask as (bool keep, float bias).
+
+    Entries at or below half of the dtype's most negative number hide their pair; the rest are
+    added to the score. NaN entries are visible and make their scores NaN.
+    """
+    hidden = mask <= torch.finfo(mask.dtype).min / 2
+    return ~hidden, mask.masked_fill(hidden, 0)
+
+
+def split_bias(bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A bias as (bool keep, finite bias): −∞ hides its pair, for every weight function."""
+    hidden = torch.isneginf(bias)
+    return ~hidden, bias.masked_fill(hidden, 0)
