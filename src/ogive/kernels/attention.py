@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentTypeError, ImplUnavailable, unknown
-from ogive.kernels import checks, sdpa
+from ogive.kernels import checks, compiled, native, sdpa
 from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
 from ogive.kernels.call import Call
 from ogive.kernels.reference import reference
@@ -39,9 +39,7 @@ _IMPLS = {
     "reference": Impl("reference", "the definition: any score, weight and dtype; L² memory"),
     "sdpa": Impl("sdpa", "torch's scaled_dot_product_attention: dot and softmax"),
     "native": Impl(
-        "native",
-        "compiled CPU kernels with memory linear in length",
-        missing="this version of Ogive ships no compiled kernels",
+        "native", "compiled CPU kernels: memory linear in length", missing=compiled.missing
     ),
     "flex": Impl(
         "flex",
@@ -52,7 +50,15 @@ _IMPLS = {
 _RUN: dict[str, Callable[[Call], tuple[Tensor, Aux | None]]] = {
     "reference": reference,
     "sdpa": sdpa.sdpa,
+    "native": native.native,
 }
+_LACKS: dict[str, Callable[[Call], str | None]] = {
+    "reference": lambda call: None,
+    "sdpa": sdpa.lacks,
+    "native": native.lacks,
+}
+_PREFERENCE = ("sdpa", "native", "reference")
+"""What "auto" tries, in order: softmax over dot products keeps torch's own numbers."""
 _last: dict[str, str | None] = {"impl": None}
 _built: dict[tuple[str, str, int], Part] = {}
 """Parts named by their written form: without parameters, the same for every call."""
@@ -157,10 +163,10 @@ def last_impl() -> str | None:
 
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
-        return "reference" if sdpa.lacks(call) else "sdpa"
+        return next(name for name in _PREFERENCE if _LACKS[name](call) is None)
     if not isinstance(impl, str) or impl not in _IMPLS:
         raise unknown("impl", str(impl), [*_IMPLS, "auto"])
-    reason = _IMPLS[impl].missing or (sdpa.lacks(call) if impl == "sdpa" else None)
+    reason = _IMPLS[impl].missing or _LACKS[impl](call)
     if reason:
         runs = ", ".join(repr(name) for name in _RUN)
         raise ImplUnavailable(f"impl={impl!r} cannot run this: {reason} (here run {runs}, 'auto')")

@@ -47,10 +47,28 @@ class Visibility:
             keep = bound if keep is None else keep & bound
         return keep
 
-    def _bounds(self, queries: int, keys: int, device: torch.device) -> list[Tensor]:
+    @property
+    def sides(self) -> Window:
+        """The window (left, right) with causality in it: no neighbour to the right."""
         left, right = self.window
         if self.is_causal:
             right = 0 if right is None else min(right, 0)
+        return left, right
+
+    def count(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """How many keys each query sees: int (1 or batch, 1 or heads, 1 or queries)."""
+        if self.mask is not None:
+            keep = self.keep(queries, keys, device)
+            return keep.sum(-1)  # type: ignore[union-attr]
+        left, right = self.sides
+        offset = self.offset.view(-1, 1) if isinstance(self.offset, Tensor) else self.offset
+        at = (torch.arange(queries, device=device) + offset).view(-1, 1, queries)
+        low = torch.zeros_like(at) if left is None else (at - left).clamp(0, keys)
+        high = torch.full_like(at, keys) if right is None else (at + right + 1).clamp(0, keys)
+        return (high - low).clamp_min(0)
+
+    def _bounds(self, queries: int, keys: int, device: torch.device) -> list[Tensor]:
+        left, right = self.sides
         if left is None and right is None:
             return []
         ahead = self._ahead(queries, keys, device)

@@ -1,0 +1,60 @@
+"""The compiled module: found once, called with addresses, strides and numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ogive.kernels.dense import Dense
+
+
+missing: str | None = None
+"""Why there is no compiled module, or None where there is one."""
+instruction_set = "none"
+"""The best instruction set that was compiled and that this processor has."""
+
+try:
+    from ogive.kernels import _native  # type: ignore[attr-defined]
+
+    instruction_set = _native.supported()[-1]
+except ImportError as error:
+    missing = f"this installation has no compiled kernels ({error})"
+
+
+def run(
+    call: Dense,
+    *,
+    out: Tensor | None = None,
+    lse: Tensor | None = None,
+    delta: Tensor | None = None,
+    grad_out: Tensor | None = None,
+    grads: tuple[Tensor, ...] | None = None,
+) -> None:
+    """Fill `out` and `lse` (forward), or `grads` from the others (backward)."""
+    query, key, value = call.query, call.key, call.value
+    batch, heads, queries, width = query.shape
+    shared, keys = key.shape[1:3]
+    threads = torch.get_num_threads()
+    sizes = (batch, heads, shared, queries, keys, width, value.shape[-1])
+    numbers = [*sizes, call.left, call.right, threads]
+    bias, keep = _expanded(call.bias, keys), _expanded(call.keep, keys)
+    views = (query, key, value, out, keep, bias, call.offsets, call.constant, lse, delta, grad_out)
+    for view in (*views, *(grads or (None, None, None))):
+        numbers += _view(view)
+    wide, back = query.dtype == torch.float64, grads is not None
+    _native.run(instruction_set, call.curve, wide, back, numbers, call.scale, call.cap)
+
+
+def _expanded(pairs: Tensor | None, keys: int) -> Tensor | None:
+    return None if pairs is None else pairs.expand(*pairs.shape[:-1], keys)
+
+
+def _view(tensor: Tensor | None) -> list[int]:
+    """Address and strides of four axes; an axis of one element has stride 0, so it broadcasts."""
+    if tensor is None:
+        return [0, 0, 0, 0, 0]
+    strides = [s if n > 1 else 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True)]
+    return [tensor.data_ptr(), *strides, *[0] * (4 - len(strides))]

@@ -1,0 +1,117 @@
+// Weight functions of one score: value and slope, once per scalar. Loops are elsewhere.
+//
+// Each gets the score s and the row's constant c, which Python computes from the number of keys
+// the row may see (−log n for sigmoid with its default bias, 1/n^p for those over n).
+#pragma once
+
+#include "simd.h"
+
+namespace ogive::OGIVE_ISA {
+
+template <class T>
+struct Pair {
+  Vec<T> value, slope;
+};
+
+struct Sigmoid {  // σ(s + c)
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    return logistic<T>(s + c);
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    Vec<T> v = logistic<T>(s + c), w = logistic<T>(-(s + c));
+    return {v, v * w};
+  }
+};
+
+struct Tanh {  // c tanh(s)
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    return hyperbolic_tangent<T>(s) * c;
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    Vec<T> t = hyperbolic_tangent<T>(s);
+    return {t * c, (T(1) - t) * (T(1) + t) * c};
+  }
+};
+
+struct Relu {  // c max(s, 0)
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    return (s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s)) * c;
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    return {value<T>(s, c), s > T(0) ? c : Vec<T>{}};
+  }
+};
+
+struct Relu2 {  // c max(s, 0)²
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    Vec<T> r = s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s);
+    return r * r * c;
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    Vec<T> r = s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s);
+    return {r * r * c, T(2) * r * c};
+  }
+};
+
+struct Silu {  // c s σ(s)
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    return s * logistic<T>(s) * c;
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    Vec<T> v = logistic<T>(s), w = logistic<T>(-s);
+    return {s * v * c, v * (T(1) + s * w) * c};
+  }
+};
+
+struct Gelu {  // c s Φ(s)
+  template <class T>
+  static Vec<T> probability(Vec<T> s) {  // Φ(s)
+    const Vec<T> tail = T(0.5) * erfc_positive<T>(absolute<T>(s) * T(0.70710678118654752440));
+    return s > T(0) ? T(1) - tail : tail;
+  }
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    return s * probability<T>(s) * c;
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    const Vec<T> below = probability<T>(s);
+    const Vec<T> density = exp_below<T>(s * s * T(-0.5)) * T(0.39894228040143267794);
+    return {s * below * c, (below + s * density) * c};
+  }
+};
+
+struct Softplus {  // c log(1 + e^s)
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    Vec<T> upper = s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s);
+    return (upper + log1p_unit<T>(exp_below<T>(-absolute<T>(s)))) * c;
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    return {value<T>(s, c), logistic<T>(s) * c};
+  }
+};
+
+struct Identity {  // c s
+  template <class T>
+  static Vec<T> value(Vec<T> s, Vec<T> c) {
+    return s * c;
+  }
+  template <class T>
+  static Pair<T> both(Vec<T> s, Vec<T> c) {
+    return {s * c, c};
+  }
+};
+
+}  // namespace ogive::OGIVE_ISA

@@ -1,0 +1,44 @@
+// All loops of one instruction set; compiled once for each, with OGIVE_ISA and its flags.
+#include "dense.h"
+#include "table.h"
+
+#define OGIVE_JOIN_(a, b) a##b
+#define OGIVE_JOIN(a, b) OGIVE_JOIN_(a, b)
+
+namespace ogive {
+namespace {
+
+namespace here = OGIVE_ISA;
+
+template <class Curve>
+constexpr Entry each(std::string_view name) {
+  return {name,
+          {here::forward<float, here::Elementwise<float, Curve>>,
+           here::forward<double, here::Elementwise<double, Curve>>},
+          {here::backward<float, here::ElementwiseSlope<float, Curve>>,
+           here::backward<double, here::ElementwiseSlope<double, Curve>>}};
+}
+
+template <class Shape>
+constexpr Entry shared(std::string_view name) {
+  return {name,
+          {here::forward<float, here::SharedRows<float, Shape>>,
+           here::forward<double, here::SharedRows<double, Shape>>},
+          {here::backward<float, here::SharedSlope<float, Shape>>,
+           here::backward<double, here::SharedSlope<double, Shape>>}};
+}
+
+constexpr Entry entries[] = {
+    each<here::Gelu>("gelu"),           each<here::Identity>("identity"),
+    each<here::Relu>("relu"),           each<here::Relu2>("relu2"),
+    each<here::Sigmoid>("sigmoid"),     each<here::Silu>("silu"),
+    each<here::Softplus>("softplus"),   each<here::Tanh>("tanh"),
+    shared<here::CogShape>("cog"),      shared<here::SoftmaxShape>("softmax"),
+    shared<here::SoftpickShape>("softpick"),
+};
+
+}  // namespace
+
+Table OGIVE_JOIN(OGIVE_ISA, _table)() { return {entries, int(sizeof(entries) / sizeof(Entry))}; }
+
+}  // namespace ogive

@@ -1,0 +1,478 @@
+// The dense operation: out_i = Σ_j w(s_ij) v_j and its gradients, block by block.
+//
+// No (queries × keys) tensor exists: a tile of scores lives in cache, becomes a tile of weights
+// and is spent at once. Backward computes the scores again, once for the gradient of queries and
+// once for those of keys and values; each number is summed by one thread in a fixed order, so
+// results do not depend on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "curves.h"
+#include "problem.h"
+#include "rows.h"
+#include "tile.h"
+
+namespace ogive::OGIVE_ISA {
+
+constexpr int64_t kBlock = 48;   // rows of a tile
+constexpr int64_t kSpan = 128;   // columns of a tile
+
+template <class T>
+class Buffer {
+ public:
+  T* need(int64_t n) {
+    if (n > size_) {
+      data_.reset(static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})));
+      size_ = n;
+    }
+    return data_.get();
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<T, Free> data_;
+  int64_t size_ = 0;
+};
+
+struct Span {
+  int64_t low, high;
+};
+
+// Keys that query i sees by position alone.
+inline Span keys_of(const Problem& p, int64_t b, int64_t i) {
+  const int64_t at = i + (p.offset ? *p.offset.at<int64_t>(b, 0) : 0);
+  int64_t low = p.left < 0 ? 0 : std::max<int64_t>(0, at - p.left);
+  int64_t high = p.right < 0 ? p.keys : std::min(p.keys, at + p.right + 1);
+  low = std::min(low, p.keys);
+  return {low, std::max(low, high)};
+}
+
+// Queries that see key j by position alone.
+inline Span queries_of(const Problem& p, int64_t b, int64_t j) {
+  const int64_t at = j - (p.offset ? *p.offset.at<int64_t>(b, 0) : 0);
+  int64_t low = p.right < 0 ? 0 : std::max<int64_t>(0, at - p.right);
+  int64_t high = p.left < 0 ? p.queries : std::min(p.queries, at + p.left + 1);
+  low = std::min(low, p.queries);
+  return {low, std::max(low, high)};
+}
+
+// What one thread keeps of the head it is working on.
+template <class T>
+struct Packed {
+  int64_t head = -1;
+  Buffer<T> panels, value_panels, rows, value_rows;
+};
+
+// One row of a tile: columns [first, first + n), of which [low, high) may be seen.
+template <class T>
+struct Row {
+  T* scores;
+  int64_t n, low, high;     // low and high relative to the tile
+  const uint8_t* mask;      // or null; element k at mask[k * mask_stride]
+  int64_t mask_stride;
+  const T* bias;
+  int64_t bias_stride;
+
+  bool whole() const { return low <= 0 && high >= n && !mask; }
+  void squash(T cap) const {  // cap · tanh(s / cap)
+    for (int64_t k = 0; k < n; k += Lanes<T>::count)
+      store<T>(scores + k, cap * hyperbolic_tangent<T>(load<T>(scores + k) * (1 / cap)));
+  }
+  void add_bias() const {
+    if (!bias) return;
+    for (int64_t k = std::max<int64_t>(low, 0); k < std::min(high, n); ++k)
+      scores[k] += bias[k * bias_stride];
+  }
+  void hide(T* numbers, T with) const {
+    const int64_t from = std::clamp<int64_t>(low, 0, n), to = std::clamp<int64_t>(high, from, n);
+    for (int64_t k = 0; k < from; ++k) numbers[k] = with;
+    for (int64_t k = to; k < n; ++k) numbers[k] = with;
+    if (mask)
+      for (int64_t k = from; k < to; ++k)
+        if (!mask[k * mask_stride]) numbers[k] = with;
+  }
+};
+
+template <class T>
+Row<T> query_row(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n, T* s) {
+  const Span seen = keys_of(p, b, i);
+  return {s,
+          n,
+          seen.low - j0,
+          seen.high - j0,
+          p.mask ? p.mask.at<const uint8_t>(b, h, i, j0) : nullptr,
+          p.mask.stride[3],
+          p.bias ? p.bias.at<const T>(b, h, i, j0) : nullptr,
+          p.bias.stride[3]};
+}
+
+template <class T>
+Row<T> key_row(const Problem& p, int64_t b, int64_t h, int64_t j, int64_t i0, int64_t n, T* s) {
+  const Span seen = queries_of(p, b, j);
+  return {s,
+          n,
+          seen.low - i0,
+          seen.high - i0,
+          p.mask ? p.mask.at<const uint8_t>(b, h, i0, j) : nullptr,
+          p.mask.stride[2],
+          p.bias ? p.bias.at<const T>(b, h, i0, j) : nullptr,
+          p.bias.stride[2]};
+}
+
+// --- weight functions, row by row ------------------------------------------------------------
+
+// Every weight depends on its own score and its row's constant alone.
+template <class T, class Curve>
+struct Elementwise {
+  static constexpr bool shares = false;
+
+  static void weigh(const Row<T>& row, T c) {
+    for (int64_t k = 0; k < row.n; k += Lanes<T>::count)
+      store<T>(row.scores + k, Curve::template value<T>(load<T>(row.scores + k), splat<T>(c)));
+    if (!row.whole()) row.hide(row.scores, 0);
+  }
+};
+
+// --- forward -----------------------------------------------------------------------------------
+
+template <class T>
+void pack_keys(const Problem& p, int64_t b, int64_t g, Packed<T>& kept) {
+  const int64_t head = b * p.shared + g;
+  if (kept.head == head) return;
+  kept.head = head;
+  const int64_t wide = round_up(p.value_width, kPanel<T>);
+  pack_panels<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
+                 kept.panels.need(round_up(p.keys, kPanel<T>) * p.width));
+  pack_rows<T>(p.value.at<T>(b, g), p.keys, p.value.stride[2], p.value_width, p.value.stride[3], 1,
+               kept.value_rows.need(p.keys * wide), p.keys, wide);
+}
+
+// The tile columns that any row of a block needs: a range whose low end starts a panel.
+template <class T, class Of>
+Span columns_of(int64_t first, int64_t rows, Of of) {
+  Span all{INT64_MAX, 0};
+  for (int64_t r = 0; r < rows; ++r) {
+    const Span one = of(first + r);
+    if (one.low < one.high) all = {std::min(all.low, one.low), std::max(all.high, one.high)};
+  }
+  if (all.low >= all.high) return {0, 0};
+  return {all.low / kPanel<T> * kPanel<T>, all.high};
+}
+
+template <class T>
+struct ForwardScratch {
+  Packed<T> kept;
+  Buffer<T> query, tile, out;
+  T top[kBlock], total[kBlock];
+};
+
+template <class T, class Weigh>
+void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardScratch<T>& mine) {
+  const int64_t g = h / (p.heads / p.shared);
+  const int64_t rows = std::min(kBlock, p.queries - i0), tall = round_up(rows, kRows);
+  const int64_t wide = round_up(p.value_width, kPanel<T>);
+  pack_keys<T>(p, b, g, mine.kept);
+  T* query = mine.query.need(kBlock * p.width);
+  T* tile = mine.tile.need(kBlock * kSpan);
+  T* out = mine.out.need(kBlock * wide);
+  pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
+               T(p.scale), query, tall, p.width);
+  std::fill(out, out + tall * wide, T(0));
+  if constexpr (Weigh::shares) Weigh::start(p, b, h, rows, mine.top, mine.total);
+
+  const Span seen =
+      columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
+  for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
+    const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
+    against_panels<T>(tall, p.width, query, p.width, mine.kept.panels.get() + j0 * p.width, n, tile,
+                      kSpan);
+    for (int64_t r = 0; r < rows; ++r) {
+      const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, tile + r * kSpan);
+      if (p.cap > 0) row.squash(T(p.cap));
+      row.add_bias();
+      if constexpr (Weigh::shares)
+        Weigh::weigh(row, mine.top[r], mine.total[r], out + r * wide, wide);
+      else
+        Weigh::weigh(row, *p.constant.at<T>(b, h, i0 + r));
+    }
+    const int64_t depth = std::min(n, p.keys - j0);
+    add_product<T>(tall, depth, tile, kSpan, mine.kept.value_rows.get() + j0 * wide, wide, wide,
+                   out, wide);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    T factor = 1;
+    if constexpr (Weigh::shares)
+      factor = Weigh::finish(p, b, h, i0 + r, mine.top[r], mine.total[r]);
+    T* to = p.out.at<T>(b, h, i0 + r);
+    for (int64_t k = 0; k < p.value_width; ++k)
+      to[k * p.out.stride[3]] = out[r * wide + k] * factor;
+  }
+}
+
+template <class T, class Weigh>
+void forward(const Problem& p) {
+  const int64_t blocks = (p.queries + kBlock - 1) / kBlock, units = p.batch * p.heads * blocks;
+#pragma omp parallel num_threads(p.threads) if (p.threads > 1 && units > 1)
+  {
+    ForwardScratch<T> mine;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t u = 0; u < units; ++u)
+      forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads, u % blocks * kBlock,
+                              mine);
+  }
+}
+
+// --- rows that share one unit of weight -----------------------------------------------------------
+
+template <class T, class Shape>
+struct SharedRows {
+  static constexpr bool shares = true;
+
+  // A sink, if there is one, comes as the row's constant: the logit of a key without a value.
+  static void start(const Problem& p, int64_t b, int64_t h, int64_t rows, T* top, T* total) {
+    const T sink = p.constant ? *p.constant.at<T>(b, h) : kNothing<T>;
+    for (int64_t r = 0; r < rows; ++r) {
+      top[r] = Shape::floor_at_zero ? std::max(sink, T(0)) : sink;
+      total[r] = sink == kNothing<T> ? 0 : std::exp(sink - top[r]);
+    }
+  }
+
+  static void weigh(const Row<T>& row, T& top, T& total, T* out, int64_t wide) {
+    if (!row.whole()) row.hide(row.scores, kNothing<T>);
+    Vec<T> most = splat<T>(kNothing<T>);
+    for (int64_t k = 0; k < row.n; k += Lanes<T>::count)
+      most = larger<T>(Shape::template size<T>(load<T>(row.scores + k)), most);
+    const T now = std::max(maximum<T>(most), top);
+    const T shift = now == kNothing<T> ? 0 : now, unit = std::exp(-shift);
+    Vec<T> sums{};
+    for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
+      const Share<T> one = Shape::template share<T>(load<T>(row.scores + k), shift, unit);
+      store<T>(row.scores + k, one.weight);
+      sums += one.mass;
+    }
+    const T shrink = top == kNothing<T> ? 0 : std::exp(top - shift);
+    total = total * shrink + sum<T>(sums);
+    if (shrink != 1)
+      for (int64_t k = 0; k < wide; k += Lanes<T>::count)
+        store<T>(out + k, load<T>(out + k) * shrink);
+    top = now;
+  }
+
+  static T finish(const Problem& p, int64_t b, int64_t h, int64_t i, T top, T total) {
+    if (p.lse) *p.lse.at<T>(b, h, i) = total == 0 ? kNothing<T> : top + std::log(total);
+    return total == 0 ? 0 : 1 / total;
+  }
+};
+
+// --- backward --------------------------------------------------------------------------------------
+
+// Scores and ∂/∂weights of a row become weights (if wanted) and ∂/∂scores, in place.
+template <class T, class Curve>
+struct ElementwiseSlope {
+  static constexpr bool shares = false;
+  static void turn(Vec<T>& s, Vec<T>& g, Vec<T> c, Vec<T>) {
+    const Pair<T> both = Curve::template both<T>(s, c);
+    s = both.value;
+    g = both.slope * g;
+  }
+};
+
+template <class T, class Shape>
+struct SharedSlope {
+  static constexpr bool shares = true;
+  static void turn(Vec<T>& s, Vec<T>& g, Vec<T> lse, Vec<T> delta) {
+    Shape::template turn<T>(s, g, lse, delta);
+  }
+};
+
+template <class T>
+struct BackwardScratch {
+  std::vector<Packed<T>> kept;
+  Buffer<T> left, left_value, scores, grads, sums, value_sums, first, second;
+  T capped[kSpan];
+};
+
+template <class T>
+void pack_for_queries(const Problem& p, int64_t b, int64_t g, Packed<T>& kept) {
+  const int64_t head = b * p.shared + g;
+  if (kept.head == head) return;
+  kept.head = head;
+  const int64_t tall = round_up(p.keys, kPanel<T>), wide = round_up(p.width, kPanel<T>);
+  pack_panels<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
+                 kept.panels.need(tall * p.width));
+  pack_panels<T>(p.value.at<T>(b, g), p.keys, p.value.stride[2], p.value_width, p.value.stride[3],
+                 1, kept.value_panels.need(tall * p.value_width));
+  pack_rows<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
+               kept.rows.need(p.keys * wide), p.keys, wide);
+}
+
+template <class T>
+void pack_for_keys(const Problem& p, int64_t b, int64_t h, Packed<T>& kept) {
+  const int64_t head = b * p.heads + h;
+  if (kept.head == head) return;
+  kept.head = head;
+  const int64_t tall = round_up(p.queries, kPanel<T>);
+  const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
+  const View &q = p.query, &g = p.grad_out;
+  pack_panels<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
+                 kept.panels.need(tall * p.width));
+  pack_panels<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
+                 kept.value_panels.need(tall * p.value_width));
+  pack_rows<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
+               kept.rows.need(p.queries * wide), p.queries, wide);
+  pack_rows<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
+               kept.value_rows.need(p.queries * wide_value), p.queries, wide_value);
+}
+
+// One row through its slope; constants come one for the row, or one for each column.
+template <class T, class Slope, bool PerColumn>
+void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* capped) {
+  if (cap > 0) {
+    row.squash(cap);
+    std::copy(row.scores, row.scores + row.n, capped);
+  }
+  row.add_bias();
+  for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
+    Vec<T> s = load<T>(row.scores + k), g = load<T>(grads + k);
+    const Vec<T> one = PerColumn ? load<T>(first + k) : splat<T>(*first);
+    const Vec<T> two = PerColumn ? load<T>(second + k) : splat<T>(*second);
+    Slope::turn(s, g, one, two);
+    if (cap > 0) {
+      const Vec<T> t = load<T>(capped + k) * (1 / cap);
+      g *= (T(1) - t) * (T(1) + t);
+    }
+    store<T>(row.scores + k, s);
+    store<T>(grads + k, g);
+  }
+  if (!row.whole()) {
+    row.hide(row.scores, 0);
+    row.hide(grads, 0);
+  }
+}
+
+template <class T, class Slope>
+void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScratch<T>& mine) {
+  const int64_t g = h / (p.heads / p.shared);
+  const int64_t rows = std::min(kBlock, p.queries - i0), tall = round_up(rows, kRows);
+  const int64_t wide = round_up(p.width, kPanel<T>);
+  mine.kept.resize(1);
+  Packed<T>& kept = mine.kept[0];
+  pack_for_queries<T>(p, b, g, kept);
+  T* query = mine.left.need(kBlock * p.width);
+  T* grad_out = mine.left_value.need(kBlock * p.value_width);
+  T* scores = mine.scores.need(kBlock * kSpan);
+  T* grads = mine.grads.need(kBlock * kSpan);
+  T* sums = mine.sums.need(kBlock * wide);
+  pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
+               T(p.scale), query, tall, p.width);
+  pack_rows<T>(p.grad_out.at<T>(b, h, i0), rows, p.grad_out.stride[2], p.value_width,
+               p.grad_out.stride[3], 1, grad_out, tall, p.value_width);
+  std::fill(sums, sums + tall * wide, T(0));
+  const Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
+  for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
+    const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
+    against_panels<T>(tall, p.width, query, p.width, kept.panels.get() + j0 * p.width, n, scores,
+                      kSpan);
+    against_panels<T>(tall, p.value_width, grad_out, p.value_width,
+                      kept.value_panels.get() + j0 * p.value_width, n, grads, kSpan);
+    for (int64_t r = 0; r < rows; ++r) {
+      const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, scores + r * kSpan);
+      const T zero = 0;
+      const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(b, h, i0 + r);
+      const T* second = Slope::shares ? p.delta.at<T>(b, h, i0 + r) : &zero;
+      turn_row<T, Slope, false>(row, grads + r * kSpan, first, second, T(p.cap), mine.capped);
+    }
+    const int64_t depth = std::min(n, p.keys - j0);
+    add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + j0 * wide, wide, wide, sums, wide);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    T* to = p.grad_query.at<T>(b, h, i0 + r);
+    for (int64_t k = 0; k < p.width; ++k)
+      to[k * p.grad_query.stride[3]] = sums[r * wide + k] * T(p.scale);
+  }
+}
+
+template <class T, class Slope>
+void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScratch<T>& mine) {
+  const int64_t group = p.heads / p.shared;
+  const int64_t rows = std::min(kBlock, p.keys - j0), tall = round_up(rows, kRows);
+  const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
+  mine.kept.resize(group);
+  T* key = mine.left.need(kBlock * p.width);
+  T* value = mine.left_value.need(kBlock * p.value_width);
+  T* scores = mine.scores.need(kBlock * kSpan);
+  T* grads = mine.grads.need(kBlock * kSpan);
+  T* sums = mine.sums.need(kBlock * wide);
+  T* value_sums = mine.value_sums.need(kBlock * wide_value);
+  T* first = mine.first.need(round_up(p.queries, kSpan) + kSpan);
+  T* second = mine.second.need(round_up(p.queries, kSpan) + kSpan);
+  pack_rows<T>(p.key.at<T>(b, g, j0), rows, p.key.stride[2], p.width, p.key.stride[3], 1, key, tall,
+               p.width);
+  pack_rows<T>(p.value.at<T>(b, g, j0), rows, p.value.stride[2], p.value_width, p.value.stride[3],
+               1, value, tall, p.value_width);
+  std::fill(sums, sums + tall * wide, T(0));
+  std::fill(value_sums, value_sums + tall * wide_value, T(0));
+  const Span seen = columns_of<T>(j0, rows, [&](int64_t j) { return queries_of(p, b, j); });
+  for (int64_t member = 0; member < group; ++member) {
+    const int64_t h = g * group + member;
+    Packed<T>& kept = mine.kept[member];
+    pack_for_keys<T>(p, b, h, kept);
+    for (int64_t i = 0; i < round_up(p.queries, kSpan) + kSpan; ++i) {
+      const bool there = i < p.queries;
+      first[i] = there ? *(Slope::shares ? p.lse : p.constant).template at<T>(b, h, i) : 0;
+      second[i] = there && Slope::shares ? *p.delta.at<T>(b, h, i) : 0;
+    }
+    for (int64_t i0 = seen.low; i0 < seen.high; i0 += kSpan) {
+      const int64_t n = std::min(kSpan, round_up(seen.high - i0, kPanel<T>));
+      against_panels<T>(tall, p.width, key, p.width, kept.panels.get() + i0 * p.width, n, scores,
+                        kSpan);
+      against_panels<T>(tall, p.value_width, value, p.value_width,
+                        kept.value_panels.get() + i0 * p.value_width, n, grads, kSpan);
+      for (int64_t r = 0; r < rows; ++r)
+        turn_row<T, Slope, true>(key_row<T>(p, b, h, j0 + r, i0, n, scores + r * kSpan),
+                                 grads + r * kSpan, first + i0, second + i0, T(p.cap),
+                                 mine.capped);
+      const int64_t depth = std::min(n, p.queries - i0);
+      add_product<T>(tall, depth, scores, kSpan, kept.value_rows.get() + i0 * wide_value,
+                     wide_value, wide_value, value_sums, wide_value);
+      add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums,
+                     wide);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    T* to = p.grad_key.at<T>(b, g, j0 + r);
+    for (int64_t k = 0; k < p.width; ++k) to[k * p.grad_key.stride[3]] = sums[r * wide + k];
+    to = p.grad_value.at<T>(b, g, j0 + r);
+    for (int64_t k = 0; k < p.value_width; ++k)
+      to[k * p.grad_value.stride[3]] = value_sums[r * wide_value + k];
+  }
+}
+
+template <class T, class Slope>
+void backward(const Problem& p) {
+  const int64_t blocks = (p.queries + kBlock - 1) / kBlock, units = p.batch * p.heads * blocks;
+  const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock;
+  const int64_t key_units = p.batch * p.shared * key_blocks;
+#pragma omp parallel num_threads(p.threads) if (p.threads > 1)
+  {
+    BackwardScratch<T> mine;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t u = 0; u < units; ++u)
+      query_block<T, Slope>(p, u / blocks / p.heads, u / blocks % p.heads, u % blocks * kBlock,
+                            mine);
+    mine.kept.clear();
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t u = 0; u < key_units; ++u)
+      key_block<T, Slope>(p, u / key_blocks / p.shared, u / key_blocks % p.shared,
+                          u % key_blocks * kBlock, mine);
+  }
+}
+
+}  // namespace ogive::OGIVE_ISA

@@ -1,0 +1,36 @@
+// One call of the dense operation: sizes, pointers, strides (in elements), who sees whom.
+#pragma once
+
+#include <cstdint>
+
+namespace ogive {
+
+struct View {  // a tensor of four axes
+  void* data = nullptr;
+  int64_t stride[4] = {0, 0, 0, 0};
+
+  template <class T>
+  T* at(int64_t a, int64_t b, int64_t c = 0, int64_t d = 0) const {
+    return static_cast<T*>(data) + a * stride[0] + b * stride[1] + c * stride[2] + d * stride[3];
+  }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+struct Problem {
+  int64_t batch, heads, shared, queries, keys, width, value_width;  // shared: key/value heads
+  int64_t left, right;        // neighbours visible on either side, −1 for no limit
+  double scale;               // factor on q · k
+  double cap;                 // of the softcap after it, 0 for none
+  int64_t threads;
+  View query, key, value;     // (b, h, i, d), (b, g, j, d), (b, g, j, v)
+  View out;                   // (b, h, i, v)
+  View mask;                  // bytes (b, h, i, j), nonzero = visible; none: all
+  View bias;                  // (b, h, i, j), added to the scaled score; none: no bias
+  View offset;                // int64 (b): where the first query stands among the keys
+  View constant;              // (b, h, i): c of the weight function, or the sink logit
+  View lse;                   // (b, h, i): written by the softmax family forward, read backward
+  View delta;                 // (b, h, i): Σ_v grad_out · out, read by softmax backward
+  View grad_out, grad_query, grad_key, grad_value;
+};
+
+}  // namespace ogive

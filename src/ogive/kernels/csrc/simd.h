@@ -1,0 +1,203 @@
+// Vectors as wide as the instruction set that this file is compiled for, and their mathematics.
+//
+// Everything is written with the compiler's vector types, so one source serves every width.
+// Each function says how near it comes; tests measure it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#ifndef OGIVE_VECTOR_BYTES
+#define OGIVE_VECTOR_BYTES 16
+#endif
+
+namespace ogive::OGIVE_ISA {
+
+template <class T>
+struct Lanes {
+  static constexpr int count = OGIVE_VECTOR_BYTES / sizeof(T);
+  using Integer = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef T type __attribute__((vector_size(OGIVE_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  typedef Integer integers
+      __attribute__((vector_size(OGIVE_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+};
+template <class T>
+using Vec = typename Lanes<T>::type;
+template <class T>
+using Int = typename Lanes<T>::integers;
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  return *reinterpret_cast<const Vec<T>*>(from);
+}
+template <class T>
+inline void store(T* to, Vec<T> v) {
+  *reinterpret_cast<Vec<T>*>(to) = v;
+}
+template <class T>
+inline Vec<T> splat(T x) {
+  return Vec<T>{} + x;
+}
+template <class T>
+inline Vec<T> larger(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;  // b where either is NaN
+}
+template <class T>
+inline Vec<T> smaller(Vec<T> a, Vec<T> b) {
+  return a < b ? a : b;
+}
+template <class T>
+inline Vec<T> absolute(Vec<T> a) {
+  using I = typename Lanes<T>::Integer;
+  const I sign = std::numeric_limits<I>::min();
+  return (Vec<T>)((Int<T>)a & ~(Int<T>{} + sign));
+}
+template <class T>
+inline Vec<T> with_sign_of(Vec<T> size, Vec<T> sign) {
+  using I = typename Lanes<T>::Integer;
+  const Int<T> bit = Int<T>{} + std::numeric_limits<I>::min();
+  return (Vec<T>)(((Int<T>)size & ~bit) | ((Int<T>)sign & bit));
+}
+template <class T>
+inline T sum(Vec<T> v) {
+  T total = 0;
+  for (int i = 0; i < Lanes<T>::count; ++i) total += v[i];
+  return total;
+}
+template <class T>
+inline T maximum(Vec<T> v) {
+  T top = v[0];
+  for (int i = 1; i < Lanes<T>::count; ++i) top = v[i] > top ? v[i] : top;
+  return top;
+}
+
+template <class T>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+  static constexpr float low = -87.33f, high = 88.72f, log2e = 1.44269504088896341f;
+  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+  static constexpr float round = 12582912.f;  // 1.5 · 2^23: adding it rounds to whole numbers
+  static constexpr int bias = 127, mantissa = 23, terms = 7;
+};
+template <>
+struct ExpConstants<double> {
+  static constexpr double low = -708.39, high = 709.78, log2e = 1.4426950408889634074;
+  static constexpr double ln2_high = 6.93147180369123816490e-1, ln2_low = 1.90821492927058770002e-10;
+  static constexpr double round = 6755399441055744.0;  // 1.5 · 2^52
+  static constexpr int bias = 1023, mantissa = 52, terms = 13;
+};
+
+// 1/2!, 1/3!, … to 1/terms!, Horner from the last: e^r − 1 − r over r², |r| ≤ ln 2 / 2.
+template <class T>
+inline Vec<T> exp_tail(Vec<T> r) {
+  constexpr double inverse[] = {1.0,         1.0,          1.0 / 2,       1.0 / 6,        1.0 / 24,
+                                1.0 / 120,   1.0 / 720,    1.0 / 5040,    1.0 / 40320,    1.0 / 362880,
+                                1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
+  Vec<T> p = splat<T>(T(inverse[ExpConstants<T>::terms]));
+#pragma GCC unroll 16
+  for (int k = ExpConstants<T>::terms - 1; k >= 2; --k) p = p * r + T(inverse[k]);
+  return p;
+}
+
+template <class T>
+struct Reduced {
+  Vec<T> r, power;  // x = n ln 2 + r, power = 2^n
+};
+
+template <class T>
+inline Reduced<T> reduce(Vec<T> x) {
+  using C = ExpConstants<T>;
+  Vec<T> shifted = x * C::log2e + C::round;
+  Vec<T> n = shifted - C::round;
+  Vec<T> r = (x - n * C::ln2_high) - n * C::ln2_low;
+  Int<T> whole = (Int<T>)shifted - (Int<T>)splat<T>(C::round);
+  Vec<T> power = (Vec<T>)((whole + C::bias) << C::mantissa);
+  return {r, power};
+}
+
+// e^x within 2 ulp; 0 below the smallest normal number, NaN stays NaN. x ≤ high is the caller's.
+template <class T>
+inline Vec<T> exp_below(Vec<T> x) {
+  using C = ExpConstants<T>;
+  Vec<T> inside = x < C::low ? splat<T>(C::low) : x;
+  Reduced<T> parts = reduce<T>(inside);
+  Vec<T> p = exp_tail<T>(parts.r);
+  Vec<T> e = (p * parts.r * parts.r + parts.r + T(1)) * parts.power;
+  return x < C::low ? Vec<T>{} : e;
+}
+
+// e^x, also for large x: ∞ beyond the largest number.
+template <class T>
+inline Vec<T> exp_bounded(Vec<T> x) {
+  using C = ExpConstants<T>;
+  const Vec<T> e = exp_below<T>(x > C::high ? splat<T>(C::high) : x);
+  return x > C::high ? splat<T>(std::numeric_limits<T>::infinity()) : e;
+}
+
+// e^x − 1 for x ≤ 0 within 2 ulp, also near 0.
+template <class T>
+inline Vec<T> expm1_negative(Vec<T> x) {
+  const T floor = sizeof(T) == 4 ? T(-20) : T(-40);
+  Vec<T> inside = x < floor ? splat<T>(floor) : x;
+  Reduced<T> parts = reduce<T>(inside);
+  Vec<T> p = exp_tail<T>(parts.r);
+  Vec<T> head = p * parts.r * parts.r + parts.r;
+  return head * parts.power + (parts.power - T(1));
+}
+
+// 1 / (1 + e^−x) within 3 ulp.
+template <class T>
+inline Vec<T> logistic(Vec<T> x) {
+  Vec<T> e = exp_below<T>(-absolute<T>(x));
+  Vec<T> upper = T(1) / (T(1) + e);
+  return x >= T(0) ? upper : (x < T(0) ? e * upper : x);  // the last branch keeps NaN
+}
+
+// tanh within 3 ulp.
+template <class T>
+inline Vec<T> hyperbolic_tangent(Vec<T> x) {
+  Vec<T> e = expm1_negative<T>(T(-2) * absolute<T>(x));
+  Vec<T> size = -e / (e + T(2));
+  return x == x ? with_sign_of<T>(size, x) : x;
+}
+
+// log(1 + t) for 0 ≤ t ≤ 1 within 2 ulp: 2 artanh(t / (2 + t)), an odd series in z ≤ 1/3.
+template <class T>
+inline Vec<T> log1p_unit(Vec<T> t) {
+  constexpr int terms = sizeof(T) == 4 ? 8 : 17;
+  Vec<T> z = t / (t + T(2)), square = z * z;
+  Vec<T> p = splat<T>(T(1) / T(2 * terms + 1));
+#pragma GCC unroll 20
+  for (int k = terms - 1; k >= 1; --k) p = p * square + T(1) / T(2 * k + 1);
+  return T(2) * (z + z * square * p);
+}
+
+// The complement of the error function, 1 − erf(x), for x ≥ 0: t exp(−x² + series(t)) with
+// t = 2 / (2 + x). The Chebyshev series of log(erfc) + x² − log t was computed with 40 digits.
+template <class T>
+inline Vec<T> erfc_positive(Vec<T> x) {
+  constexpr double series[] = {
+    -1.3026537197817094, 0.64196979235649021, 0.019476473204185836, -0.0095615147868086323,
+    -0.00094659534448203692, 0.00036683949785276145, 4.2523324806907769e-05, -2.0278578112534242e-05,
+    -1.6242900046470256e-06, 1.3036558355805232e-06, 1.5626441722066142e-08, -8.5238095914926541e-08,
+    6.5290544390988515e-09, 5.0593434955514693e-09, -9.9136415649303307e-10, -2.273651222931836e-10,
+    9.646791102015527e-11, 2.3940380830391146e-12, -6.8860275264975532e-12, 8.9448792730907253e-13,
+    3.1309213993429581e-13, -1.1270822361367252e-13, 3.8109052551892321e-16, 7.1060976136092371e-15,
+    -1.5230282014571043e-15, -9.4574945712912334e-17, 1.210237189224279e-16, -2.8166630877471771e-17};
+  constexpr int terms = sizeof(T) == 4 ? 14 : 28;
+  const Vec<T> t = T(2) / (T(2) + x), twice = T(4) * t - T(2);
+  Vec<T> d{}, before{};
+#pragma GCC unroll 32
+  for (int j = terms - 1; j > 0; --j) {
+    const Vec<T> now = twice * d - before + T(series[j]);
+    before = d;
+    d = now;
+  }
+  return t * exp_below<T>(T(0.5) * (T(series[0]) + twice * d) - before - x * x);
+}
+
+}  // namespace ogive::OGIVE_ISA
