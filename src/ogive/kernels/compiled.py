@@ -24,6 +24,14 @@ except ImportError as error:
     missing = f"this installation has no compiled kernels ({error})"
 
 
+ACT_NUMBERS = {
+    name: number
+    for number, name in enumerate(
+        ("", "tanh", "relu", "leaky_relu", "silu", "sigmoid", "softplus", "gelu")
+    )
+}
+
+
 def run(
     call: Dense,
     *,
@@ -31,21 +39,29 @@ def run(
     lse: Tensor | None = None,
     delta: Tensor | None = None,
     grad_out: Tensor | None = None,
-    grads: tuple[Tensor, ...] | None = None,
+    grads: dict[str, Tensor] | None = None,
+    sums: Tensor | None = None,
 ) -> None:
-    """Fill `out` and `lse` (forward), or `grads` from the others (backward)."""
+    """Fill `out` and `lse` (forward), or `grads` and `sums` from the others (backward)."""
     query, key, value = call.query, call.key, call.value
     batch, heads, queries, width = query.shape
     shared, keys = key.shape[1:3]
+    sizes = [batch, heads, shared, queries, keys, width, value.shape[-1]]
+    seed = 0 if call.seed is None else int(call.seed)
     threads = torch.get_num_threads()
-    sizes = (batch, heads, shared, queries, keys, width, value.shape[-1])
-    numbers = [*sizes, call.left, call.right, threads]
+    numbers = [*sizes, call.left, call.right, threads, ACT_NUMBERS[call.act], seed]
     bias, keep = _expanded(call.bias, keys), _expanded(call.keep, keys)
-    views = (query, key, value, out, keep, bias, call.offsets, call.constant, lse, delta, grad_out)
-    for view in (*views, *(grads or (None, None, None))):
+    vectors = None if call.vectors is None else call.vectors * call.scale
+    inputs = (query, key, value, out, keep, bias, call.offsets, call.constant, lse, delta)
+    made = grads or {}
+    bias_grad = made.get("bias")
+    bias_grad = _expanded(bias_grad, keys) if bias_grad is not None and bias_grad.numel() else None
+    filled = (made.get("query"), made.get("key"), made.get("value"), bias_grad, sums)
+    for view in (*inputs, grad_out, vectors, *filled):
         numbers += _view(view)
+    reals = [call.scale, call.cap, call.act_constant, call.dropout]
     wide, back = query.dtype == torch.float64, grads is not None
-    _native.run(instruction_set, call.curve, wide, back, numbers, call.scale, call.cap)
+    _native.run(instruction_set, call.curve, wide, back, numbers, reals)
 
 
 def _expanded(pairs: Tensor | None, keys: int) -> Tensor | None:

@@ -7,7 +7,9 @@ that see values which are not finite, and second derivatives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,10 +17,13 @@ from torch.nn import functional as F
 
 from ogive.kernels import finite
 from ogive.kernels.compiled import run
+from ogive.kernels.dropout import drop
 from ogive.kernels.visible import Visibility
 from ogive.parts.scores import Dot, Score, ScoreChain, Softcap
 from ogive.parts.weights import Cog, Softmax, Softpick, over_sum, row_maximum, shifted_exp
 
+BLOCK = 48
+"""Queries in a block of the compiled loops."""
 SHARING = {"softmax": Softmax, "softpick": Softpick, "cog": Cog}
 ELEMENTWISE = {
     "gelu": lambda s, c: F.gelu(s) * c,
@@ -31,6 +36,19 @@ ELEMENTWISE = {
     "tanh": lambda s, c: s.tanh() * c,
 }
 
+ACTS: dict[str, Callable[..., Tensor]] = {
+    "tanh": lambda x, c: x.tanh(),
+    "relu": lambda x, c: F.relu(x),
+    "leaky_relu": lambda x, c: F.leaky_relu(x, c),
+    "silu": lambda x, c: F.silu(x),
+    "sigmoid": lambda x, c: x.sigmoid(),
+    "softplus": lambda x, c: F.softplus(x),
+    "gelu": lambda x, c: F.gelu(x),
+}
+"""In the order of the compiled enumeration, which starts at 1."""
+GRADED = ("query", "key", "value", "constant", "bias", "vectors")
+"""The inputs that have gradients."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -39,11 +57,16 @@ class Dense:
     Attributes:
         query: (b, h, i, d). key: (b, g, j, d). value: (b, g, j, v); g divides h.
         constant: (1 or b, 1 or h, 1 or i): c of an elementwise curve, or a sink's logit, or None.
-        keep: bool (1 or b, 1 or h, 1 or i, j), or None.
         bias: (1 or b, 1 or h, 1 or i, 1 or j), or None.
+        vectors: (h, d) of an additive score Σ_d v_d act(q_d + k_d), or None for dot products.
+        keep: bool (1 or b, 1 or h, 1 or i, j), or None.
         offsets: int64 (b,), where each first query stands among the keys; None where no side is.
+        seed: int64 (), of dropout; None without.
         curve: a name in ELEMENTWISE or SHARING.
+        act: a name in ACTS, "" for dot products.
+        act_constant: the slope of leaky_relu.
         scale, cap: numbers; cap 0 is no softcap.
+        dropout: probability.
         left, right: neighbours visible on either side, −1 for no limit.
     """
 
@@ -51,12 +74,17 @@ class Dense:
     key: Tensor
     value: Tensor
     constant: Tensor | None
-    keep: Tensor | None
     bias: Tensor | None
+    vectors: Tensor | None
+    keep: Tensor | None
     offsets: Tensor | None
+    seed: Tensor | None
     curve: str
+    act: str
+    act_constant: float
     scale: float
     cap: float
+    dropout: float
     left: int
     right: int
 
@@ -83,7 +111,7 @@ def definition(call: Dense) -> Tensor:
     group = call.query.shape[1] // call.key.shape[1]
     key, value = (t.repeat_interleave(group, 1) for t in (call.key, call.value))
     keep = visible(call)
-    score: Score = ScoreChain(Dot(), (Softcap(call.cap),)) if call.cap else Dot()
+    score = _score(call)
     if keep is None:
         scores = score(call.query, key, call.scale)
     else:
@@ -91,7 +119,29 @@ def definition(call: Dense) -> Tensor:
     if call.bias is not None:
         scores = scores + call.bias
     weights = _weights(call, scores, keep)
+    if call.seed is not None:
+        weights = drop(weights, call.seed, call.dropout)
     return weights @ value if keep is None else finite.mix(weights, value, keep)
+
+
+class _Additive(Score, listed=False):
+    """The additive score with vectors that are given, not learned."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor], vectors: Tensor) -> None:
+        super().__init__()
+        self.act, self.vectors = act, vectors
+
+    def pairs(self, query: Tensor, key: Tensor) -> Tensor:
+        """Scores of all pairs; builds (b, h, i, j, d)."""
+        sums = query.unsqueeze(-2) + key.unsqueeze(-3)
+        return torch.einsum("bhijd,hd->bhij", self.act(sums), self.vectors)
+
+
+def _score(call: Dense) -> Score:
+    score: Score = Dot()
+    if call.vectors is not None:
+        score = _Additive(partial(ACTS[call.act], c=call.act_constant), call.vectors)
+    return ScoreChain(score, (Softcap(call.cap),)) if call.cap else score
 
 
 def _weights(call: Dense, scores: Tensor, keep: Tensor | None) -> Tensor:
@@ -124,27 +174,23 @@ def forward(call: Dense) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key, value and of a sink's logit (empty where there is none)."""
+    call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
+    """Gradients of the GRADED inputs, empty for those that `needs` leaves out."""
     if _all_finite(call):
-        return run_backward(call, grad_out, out, lse)
+        return run_backward(call, grad_out, out, lse, needs)
     bad = bad_rows(call)
-    clean = _cleaned(call)
-    grads = run_backward(clean, grad_out.masked_fill(bad, 0), out.masked_fill(bad, 0), lse)
+    some = grad_out.masked_fill(bad, 0), out.masked_fill(bad, 0)
+    grads = run_backward(_cleaned(call), *some, lse, needs)
     if not bad.any():
         return grads
-    inputs = [call.query, call.key, call.value]
-    inputs += [call.constant] if grads[3].numel() else []  # type: ignore[list-item]
+    names = [name for name, need in zip(GRADED, needs, strict=True) if need]
     with torch.enable_grad():
-        leaves = [t.detach().requires_grad_() for t in inputs]
-        again = Dense(**{**vars(call), **dict(zip(_NAMES, leaves, strict=False))})
-        rows = torch.where(bad, definition(again), 0)
-        more = torch.autograd.grad(rows, leaves, grad_out.masked_fill(~bad, 0))
-    return tuple(a + b for a, b in zip(grads, more, strict=False)) + grads[len(more) :]  # type: ignore[return-value]
-
-
-_NAMES = ("query", "key", "value", "constant")
+        leaves = {name: getattr(call, name).detach().requires_grad_() for name in names}
+        rows = torch.where(bad, definition(Dense(**{**vars(call), **leaves})), 0)
+        more = torch.autograd.grad(rows, list(leaves.values()), grad_out.masked_fill(~bad, 0))
+    extra = iter(more)
+    return tuple(g + next(extra) if need else g for g, need in zip(grads, needs, strict=True))
 
 
 def bad_rows(call: Dense) -> Tensor:
@@ -172,19 +218,28 @@ def run_forward(call: Dense) -> tuple[Tensor, Tensor]:
 
 
 def run_backward(
-    call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The compiled backward pass."""
-    shares = call.curve in SHARING
+    call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
+    """The compiled backward pass; every gradient is summed in a fixed order."""
+    query, shares = call.query, call.curve in SHARING
     delta = (grad_out * out).sum(-1) if shares else None
-    grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in
-                  (call.query, call.key, call.value))
-    if any(grad.numel() for grad in grads):
-        run(call, lse=lse if shares else None, delta=delta, grad_out=grad_out, grads=grads)
-    if not shares or call.constant is None:
-        return *grads, call.query.new_empty(0)  # type: ignore[return-value]
-    share = torch.exp(call.constant - lse) * -delta  # type: ignore[operator]
-    return *grads, share.sum_to_size(call.constant.shape)  # type: ignore[return-value]
+    grads = dict.fromkeys(GRADED, query.new_empty(0))
+    for name in ("query", "key", "value"):
+        grads[name] = query.new_empty(getattr(call, name).shape)
+    if needs[GRADED.index("bias")]:
+        grads["bias"] = torch.zeros_like(call.bias)  # type: ignore[arg-type]
+    sums = None
+    if call.vectors is not None:
+        blocks = -(-query.shape[2] // BLOCK)
+        sums = query.new_zeros((*query.shape[:2], blocks, query.shape[3]))
+    if any(grads[name].numel() for name in ("query", "key", "value")):
+        run(call, lse=lse if shares else None, delta=delta, grad_out=grad_out, grads=grads, sums=sums)
+    if sums is not None:
+        grads["vectors"] = sums.sum((0, 2)) * call.scale
+    if needs[GRADED.index("constant")]:
+        share = torch.exp(call.constant - lse) * -delta  # type: ignore[operator]
+        grads["constant"] = share.sum_to_size(call.constant.shape)  # type: ignore[union-attr]
+    return tuple(grads.values())
 
 
 def _all_finite(call: Dense) -> bool:

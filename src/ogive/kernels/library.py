@@ -17,13 +17,16 @@ from ogive.kernels.dense import Dense
 
 _LIBRARY = torch.library.Library("ogive", "DEF")
 _INPUTS = (
-    "Tensor query, Tensor key, Tensor value, Tensor? constant, Tensor? keep, Tensor? bias, "
-    "Tensor? offsets, str curve, float scale, float cap, SymInt left, SymInt right"
+    "Tensor query, Tensor key, Tensor value, Tensor? constant, Tensor? bias, Tensor? vectors, "
+    "Tensor? keep, Tensor? offsets, Tensor? seed, str curve, str act, float act_constant, "
+    "float scale, float cap, float dropout, SymInt left, SymInt right"
 )
+_TENSORS = 9
+_GRADED = len(dense.GRADED)
 _LIBRARY.define(f"dense({_INPUTS}) -> (Tensor, Tensor)")
 _LIBRARY.define(
-    f"dense_backward(Tensor grad_out, Tensor out, Tensor lse, {_INPUTS}) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
+    f"dense_backward(Tensor grad_out, Tensor out, Tensor lse, bool[] needs, {_INPUTS}) "
+    f"-> ({', '.join(['Tensor'] * _GRADED)})"
 )
 
 
@@ -32,9 +35,9 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _backward(
-    grad_out: Tensor, out: Tensor, lse: Tensor, *inputs: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return dense.backward(Dense(*inputs), grad_out, out, lse)
+    grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
+) -> tuple[Tensor, ...]:
+    return dense.backward(Dense(*inputs), grad_out, out, lse, tuple(needs))
 
 
 def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -45,13 +48,14 @@ def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _backward_shapes(
-    grad_out: Tensor, out: Tensor, lse: Tensor, *inputs: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
+) -> tuple[Tensor, ...]:
     call = Dense(*inputs)
-    has_sink = call.curve in dense.SHARING and call.constant is not None
-    sink = call.query.new_empty(call.constant.shape if has_sink else (0,))  # type: ignore[union-attr]
-    query, key, value = (t.new_empty(t.shape) for t in (call.query, call.key, call.value))
-    return query, key, value, sink
+    always = {"query", "key", "value"} | ({"vectors"} if call.vectors is not None else set())
+    return tuple(
+        call.query.new_empty(getattr(call, name).shape if need or name in always else (0,))
+        for name, need in zip(dense.GRADED, needs, strict=True)
+    )
 
 
 _LIBRARY.impl("dense", _forward, "CPU")
@@ -67,29 +71,32 @@ class DenseFunction(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         """The output (b, h, i, v)."""
         out, lse = torch.ops.ogive.dense(*inputs)
-        ctx.save_for_backward(*inputs[:7], out, lse)
-        ctx.numbers = inputs[7:]
+        ctx.save_for_backward(*inputs[:_TENSORS], out, lse)
+        ctx.numbers = inputs[_TENSORS:]
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of query, key, value and a sink's logit; through the definition if graphed."""
+        """Gradients of the inputs that need them; through the definition where graphed."""
         *tensors, out, lse = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[:_GRADED])
         if torch.is_grad_enabled():
-            grads = _graphed(ctx, tensors, grad_out)
+            grads = _graphed(tensors, ctx.numbers, needs, grad_out)
         else:
-            grads = torch.ops.ogive.dense_backward(grad_out, out, lse, *tensors, *ctx.numbers)
-        needed = ctx.needs_input_grad[:4]
-        grads = [grad if need else None for grad, need in zip(grads, needed, strict=True)]
-        return (*grads, *[None] * 8)
+            op = torch.ops.ogive.dense_backward
+            grads = op(grad_out, out, lse, needs, *tensors, *ctx.numbers)
+        wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+        return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - _GRADED))
 
 
-def _graphed(ctx: Any, tensors: list[Tensor], grad_out: Tensor) -> list[Tensor | None]:
-    wanted = [t for t, need in zip(tensors[:4], ctx.needs_input_grad, strict=False) if need]
+def _graphed(
+    tensors: list[Tensor], numbers: tuple[Any, ...], needs: list[bool], grad_out: Tensor
+) -> list[Tensor | None]:
+    wanted = [t for t, need in zip(tensors, needs, strict=False) if need]
     with torch.enable_grad():
-        out = dense.definition(Dense(*tensors, *ctx.numbers))
+        out = dense.definition(Dense(*tensors, *numbers))
         grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
-    return [next(grads) if need else None for need in ctx.needs_input_grad[:4]]
+    return [next(grads) if need else None for need in needs]
 
 
 def apply(call: Dense) -> Tensor:

@@ -16,8 +16,9 @@ from ogive.kernels import compiled, finite
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense
+from ogive.kernels.dropout import draw_seed
 from ogive.kernels.library import apply
-from ogive.parts import scores, weights
+from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -39,6 +40,16 @@ _SHARING = {
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh", weights.Linear: "identity"}
 _CURVES = {**_PER_LENGTH, **_SHARING, **_ONE_EACH}
 _SCORES = (scores.Dot, scores.Cosine, scores.Bilinear, scores.Distance)
+_SUMS = (scores.Additive, scores.GatV2, scores.Gat)
+_ACTS = {
+    maps.Tanh: "tanh",
+    maps.Relu: "relu",
+    maps.LeakyRelu: "leaky_relu",
+    maps.Silu: "silu",
+    maps.Sigmoid: "sigmoid",
+    maps.Softplus: "softplus",
+    maps.Gelu: "gelu",
+}
 
 
 def lacks(call: Call) -> str | None:
@@ -46,8 +57,10 @@ def lacks(call: Call) -> str | None:
     if compiled.missing:
         return compiled.missing
     score, _ = split_softcap(call.score)
-    if score is None or type(score) not in _SCORES:
-        return f"they compute the scores dot, cosine, bilinear and distance, not {call.score}"
+    if score is None or type(score) not in (*_SCORES, *_SUMS):
+        return f"they have no score {call.score}"
+    if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
+        return f"they have no additive score with {score.act}"
     if isinstance(score, scores.Distance) and score.power != 2:
         return "they compute the squared distance, not its root"
     if type(call.weight) not in _CURVES:
@@ -56,12 +69,10 @@ def lacks(call: Call) -> str | None:
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"they have no {call.query.dtype}"
-    if call.dropout_p:
-        return "they have no dropout"
+    if call.dropout_p and isinstance(call.weight, weights.Linear) and call.weight.normalise:
+        return f"they have no dropout with {call.weight}"
     if call.aux is not None:
         return "they return no statistics of their rows"
-    if call.bias is not None and call.bias.requires_grad and torch.is_grad_enabled():
-        return "they give no gradient of a bias"
     if not torch.compiler.is_compiling() and finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None
@@ -73,7 +84,16 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
         dtype = torch.promote_types(call.query.dtype, torch.float32)
         query, key, value = (t.to(dtype) for t in (call.query, call.key, call.value))
         score, cap = split_softcap(call.score)
-        query, key, scale = _as_dot(cast(Score, score), query, key, call.scale)
+        factor = cast(Score, score).resolve_scale(query.shape[-1], call.scale)
+        act, act_constant, vectors = "", 0.0, None
+        if isinstance(score, _SUMS):
+            act = _ACTS[type(score.act)]
+            act_constant = getattr(score.act, "slope", 0.0)
+            query, key, vectors = _as_sum(score, query, key)
+            if key.shape[1] != value.shape[1]:
+                value = value.repeat_interleave(key.shape[1] // value.shape[1], 1)
+        else:
+            query, key = _as_dot(cast(Score, score), query, key)
         normalised = isinstance(call.weight, weights.Linear) and call.weight.normalise
         if normalised:  # the row sum comes out as one more column of value
             value = torch.cat((value, torch.ones_like(value[..., :1])), -1)
@@ -84,12 +104,17 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 key,
                 value,
                 constant=_constant(call, dtype),
-                keep=_four_axes(call.visibility.mask),
                 bias=None if call.bias is None else _four_axes(call.bias.to(dtype)),
+                vectors=vectors,
+                keep=_four_axes(call.visibility.mask),
                 offsets=_offsets(call) if left is not None or right is not None else None,
+                seed=draw_seed(query.device) if call.dropout_p else None,
                 curve=_CURVES[type(call.weight)],
-                scale=float(scale),
+                act=act,
+                act_constant=act_constant,
+                scale=float(factor),
                 cap=cap,
+                dropout=call.dropout_p,
                 left=-1 if left is None else left,
                 right=-1 if right is None else right,
             )
@@ -111,24 +136,32 @@ def split_softcap(score: Score) -> tuple[Score | None, float]:
     return score.score, float(steps[0].cap)
 
 
-def _as_dot(
-    score: Score, query: Tensor, key: Tensor, scale: float | None
-) -> tuple[Tensor, Tensor, float]:
-    """query', key' and scale whose scaled dot products are the scores."""
-    factor = score.resolve_scale(query.shape[-1], scale)
+def _as_dot(score: Score, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """query' and key' whose dot products are the unscaled scores."""
     if isinstance(score, scores.Cosine):
         unit = torch.nn.functional.normalize
         gain = score.gain if score.weight is None else score.weight.to(query.dtype)
-        return unit(query, dim=-1) * gain, unit(key, dim=-1), factor
+        return unit(query, dim=-1) * gain, unit(key, dim=-1)
     if isinstance(score, scores.Bilinear):
-        return query @ score.weight.to(query.dtype), key, factor
+        return query @ score.weight.to(query.dtype), key
     if isinstance(score, scores.Distance):  # −‖q − k‖²/2 = q·k − ‖q‖²/2 − ‖k‖²/2
         ones_query, ones_key = torch.ones_like(query[..., :1]), torch.ones_like(key[..., :1])
         half_query = query.square().sum(-1, keepdim=True) / -2
         half_key = key.square().sum(-1, keepdim=True) / -2
         query = torch.cat((query, half_query, ones_query), -1)
-        return query, torch.cat((key, ones_key, half_key), -1), factor
-    return query, key, factor
+        return query, torch.cat((key, ones_key, half_key), -1)
+    return query, key
+
+
+def _as_sum(score: Score, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """query', key' and vectors (h, d) with Σ_d v_d act(q'_d + k'_d) the unscaled scores."""
+    if isinstance(score, scores.Gat):  # act(a·q + a·k): one feature, whose vector is 1
+        ones = query.new_ones(query.shape[1], 1)
+        group = query.shape[1] // key.shape[1]
+        key = key.repeat_interleave(group, 1) if group != 1 else key
+        of_query = query @ score.query_weight.to(query.dtype).unsqueeze(-1)
+        return of_query, key @ score.key_weight.to(key.dtype).unsqueeze(-1), ones
+    return query, key, score.weight.to(query.dtype)  # type: ignore[union-attr]
 
 
 def _four_axes(pairs: Tensor | None) -> Tensor | None:

@@ -43,20 +43,24 @@ const Entry& find(const std::string& isa, std::string_view name) {
   throw std::invalid_argument("no compiled weight function " + std::string(name));
 }
 
-constexpr int kViews = 14;
-constexpr int kNumbers = 10;
+constexpr int kViews = 17;
+constexpr int kNumbers = 12;
 
-Problem read(const std::vector<int64_t>& n, double scale, double cap) {
+Problem read(const std::vector<int64_t>& n, const std::vector<double>& reals) {
   if (n.size() != kNumbers + 5 * kViews) throw std::invalid_argument("wrong number of numbers");
   Problem p;
   int64_t* sizes[] = {&p.batch, &p.heads, &p.shared,      &p.queries, &p.keys,
-                      &p.width, &p.value_width, &p.left, &p.right,   &p.threads};
+                      &p.width, &p.value_width, &p.left, &p.right,   &p.threads, &p.act, &p.seed};
   for (int i = 0; i < kNumbers; ++i) *sizes[i] = n[i];
-  p.scale = scale;
-  p.cap = cap;
+  if (reals.size() != 4) throw std::invalid_argument("wrong number of reals");
+  p.scale = reals[0];
+  p.cap = reals[1];
+  p.act_constant = reals[2];
+  p.dropout = reals[3];
   View* all[kViews] = {&p.query,    &p.key, &p.value, &p.out,      &p.mask,
                            &p.bias,     &p.offset, &p.constant, &p.lse, &p.delta,
-                           &p.grad_out, &p.grad_query, &p.grad_key, &p.grad_value};
+                           &p.grad_out, &p.vectors, &p.grad_query, &p.grad_key, &p.grad_value,
+                           &p.grad_bias, &p.grad_vectors};
   for (int v = 0; v < kViews; ++v) {
     const int64_t* from = n.data() + kNumbers + 5 * v;
     all[v]->data = reinterpret_cast<void*>(from[0]);
@@ -66,9 +70,9 @@ Problem read(const std::vector<int64_t>& n, double scale, double cap) {
 }
 
 void run(const std::string& isa, const std::string& name, bool wide, bool back,
-         const std::vector<int64_t>& numbers, double scale, double cap) {
+         const std::vector<int64_t>& numbers, const std::vector<double>& reals) {
   const Entry& entry = find(isa, name);
-  const Problem problem = read(numbers, scale, cap);
+  const Problem problem = read(numbers, reals);
   nb::gil_scoped_release release;
   (back ? entry.backward : entry.forward)[wide](problem);
 }

@@ -11,7 +11,9 @@
 #include <new>
 #include <vector>
 
+#include "additive.h"
 #include "curves.h"
+#include "dropout.h"
 #include "problem.h"
 #include "rows.h"
 #include "tile.h"
@@ -44,6 +46,12 @@ class Buffer {
 struct Span {
   int64_t low, high;
 };
+
+// The scale goes into the packed queries of a dot product; additive scores have it in the vectors.
+template <class T>
+T query_factor(const Problem& p) {
+  return T(p.act ? 1 : p.scale);
+}
 
 // Keys that query i sees by position alone.
 inline Span keys_of(const Problem& p, int64_t b, int64_t i) {
@@ -140,6 +148,18 @@ struct Elementwise {
   }
 };
 
+// --- scores and their gradients ------------------------------------------------------------------
+
+// A tile of scores: rows against packed columns, by dot product or by an additive score.
+template <class T>
+void score_tile(const Problem& p, int64_t h, int64_t rows, const T* left, const T* panels,
+                int64_t columns, T* tile) {
+  if (p.act)
+    additive_tile<T>(p, p.vectors.at<const T>(h, 0), rows, left, panels, columns, tile, kSpan);
+  else
+    against_panels<T>(rows, p.width, left, p.width, panels, columns, tile, kSpan);
+}
+
 // --- forward -----------------------------------------------------------------------------------
 
 template <class T>
@@ -183,7 +203,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
   T* tile = mine.tile.need(kBlock * kSpan);
   T* out = mine.out.need(kBlock * wide);
   pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
-               T(p.scale), query, tall, p.width);
+               query_factor<T>(p), query, tall, p.width);
   std::fill(out, out + tall * wide, T(0));
   if constexpr (Weigh::shares) Weigh::start(p, b, h, rows, mine.top, mine.total);
 
@@ -191,8 +211,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
       columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
   for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
     const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
-    against_panels<T>(tall, p.width, query, p.width, mine.kept.panels.get() + j0 * p.width, n, tile,
-                      kSpan);
+    score_tile<T>(p, h, tall, query, mine.kept.panels.get() + j0 * p.width, n, tile);
     for (int64_t r = 0; r < rows; ++r) {
       const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, tile + r * kSpan);
       if (p.cap > 0) row.squash(T(p.cap));
@@ -201,6 +220,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
         Weigh::weigh(row, mine.top[r], mine.total[r], out + r * wide, wide);
       else
         Weigh::weigh(row, *p.constant.at<T>(b, h, i0 + r));
+      if (p.dropout > 0) drop_row<T>(p, b, h, i0 + r, j0, n, tile + r * kSpan);
     }
     const int64_t depth = std::min(n, p.keys - j0);
     add_product<T>(tall, depth, tile, kSpan, mine.kept.value_rows.get() + j0 * wide, wide, wide,
@@ -296,7 +316,7 @@ template <class T>
 struct BackwardScratch {
   std::vector<Packed<T>> kept;
   Buffer<T> left, left_value, scores, grads, sums, value_sums, first, second;
-  T capped[kSpan];
+  T capped[kSpan], stay[kSpan];
 };
 
 template <class T>
@@ -321,19 +341,21 @@ void pack_for_keys(const Problem& p, int64_t b, int64_t h, Packed<T>& kept) {
   const int64_t tall = round_up(p.queries, kPanel<T>);
   const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
   const View &q = p.query, &g = p.grad_out;
-  pack_panels<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
+  pack_panels<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], query_factor<T>(p),
                  kept.panels.need(tall * p.width));
   pack_panels<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
                  kept.value_panels.need(tall * p.value_width));
-  pack_rows<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
+  pack_rows<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], query_factor<T>(p),
                kept.rows.need(p.queries * wide), p.queries, wide);
   pack_rows<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
                kept.value_rows.need(p.queries * wide_value), p.queries, wide_value);
 }
 
-// One row through its slope; constants come one for the row, or one for each column.
+// One row through its slope; constants come one for the row, or one for each column. `stay`
+// holds the factor that dropout gave each weight, or is null.
 template <class T, class Slope, bool PerColumn>
-void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* capped) {
+void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* capped,
+              const T* stay) {
   if (cap > 0) {
     row.squash(cap);
     std::copy(row.scores, row.scores + row.n, capped);
@@ -341,13 +363,11 @@ void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T ca
   row.add_bias();
   for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
     Vec<T> s = load<T>(row.scores + k), g = load<T>(grads + k);
+    if (stay) g *= load<T>(stay + k);
     const Vec<T> one = PerColumn ? load<T>(first + k) : splat<T>(*first);
     const Vec<T> two = PerColumn ? load<T>(second + k) : splat<T>(*second);
     Slope::turn(s, g, one, two);
-    if (cap > 0) {
-      const Vec<T> t = load<T>(capped + k) * (1 / cap);
-      g *= (T(1) - t) * (T(1) + t);
-    }
+    if (stay) s *= load<T>(stay + k);
     store<T>(row.scores + k, s);
     store<T>(grads + k, g);
   }
@@ -355,6 +375,23 @@ void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T ca
     row.hide(row.scores, 0);
     row.hide(grads, 0);
   }
+}
+
+// Back through the softcap, from ∂/∂(capped score) to ∂/∂score.
+template <class T>
+void unsquash(int64_t n, T cap, const T* capped, T* grads) {
+  for (int64_t k = 0; k < n; k += Lanes<T>::count) {
+    const Vec<T> t = load<T>(capped + k) * (1 / cap);
+    store<T>(grads + k, load<T>(grads + k) * ((T(1) - t) * (T(1) + t)));
+  }
+}
+
+template <class T>
+void add_bias_gradient(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n,
+                       const T* grads) {
+  T* to = p.grad_bias.at<T>(b, h, i, j0);
+  const int64_t stride = p.grad_bias.stride[3], seen = std::min(n, p.keys - j0);
+  for (int64_t k = 0; k < seen; ++k) to[k * stride] += grads[k];
 }
 
 template <class T, class Slope>
@@ -371,15 +408,14 @@ void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScr
   T* grads = mine.grads.need(kBlock * kSpan);
   T* sums = mine.sums.need(kBlock * wide);
   pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
-               T(p.scale), query, tall, p.width);
+               query_factor<T>(p), query, tall, p.width);
   pack_rows<T>(p.grad_out.at<T>(b, h, i0), rows, p.grad_out.stride[2], p.value_width,
                p.grad_out.stride[3], 1, grad_out, tall, p.value_width);
   std::fill(sums, sums + tall * wide, T(0));
   const Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
   for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
     const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
-    against_panels<T>(tall, p.width, query, p.width, kept.panels.get() + j0 * p.width, n, scores,
-                      kSpan);
+    score_tile<T>(p, h, tall, query, kept.panels.get() + j0 * p.width, n, scores);
     against_panels<T>(tall, p.value_width, grad_out, p.value_width,
                       kept.value_panels.get() + j0 * p.value_width, n, grads, kSpan);
     for (int64_t r = 0; r < rows; ++r) {
@@ -387,15 +423,26 @@ void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScr
       const T zero = 0;
       const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(b, h, i0 + r);
       const T* second = Slope::shares ? p.delta.at<T>(b, h, i0 + r) : &zero;
-      turn_row<T, Slope, false>(row, grads + r * kSpan, first, second, T(p.cap), mine.capped);
+      const T* stay = nullptr;
+      if (p.dropout > 0) stay = stay_of_query<T>(p, b, h, i0 + r, j0, n, mine.stay);
+      T* grad = grads + r * kSpan;
+      turn_row<T, Slope, false>(row, grad, first, second, T(p.cap), mine.capped, stay);
+      if (p.grad_bias) add_bias_gradient<T>(p, b, h, i0 + r, j0, n, grad);
+      if (p.cap > 0) unsquash<T>(n, T(p.cap), mine.capped, grad);
     }
     const int64_t depth = std::min(n, p.keys - j0);
-    add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + j0 * wide, wide, wide, sums, wide);
+    if (p.act)
+      additive_left<T>(p, p.vectors.at<const T>(h, 0), rows, query,
+                       kept.panels.get() + j0 * p.width, n, grads, kSpan, sums, wide,
+                       p.grad_vectors.at<T>(b, h, i0 / kBlock));
+    else
+      add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + j0 * wide, wide, wide, sums,
+                     wide);
   }
   for (int64_t r = 0; r < rows; ++r) {
     T* to = p.grad_query.at<T>(b, h, i0 + r);
     for (int64_t k = 0; k < p.width; ++k)
-      to[k * p.grad_query.stride[3]] = sums[r * wide + k] * T(p.scale);
+      to[k * p.grad_query.stride[3]] = sums[r * wide + k] * query_factor<T>(p);
   }
 }
 
@@ -431,19 +478,26 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
     }
     for (int64_t i0 = seen.low; i0 < seen.high; i0 += kSpan) {
       const int64_t n = std::min(kSpan, round_up(seen.high - i0, kPanel<T>));
-      against_panels<T>(tall, p.width, key, p.width, kept.panels.get() + i0 * p.width, n, scores,
-                        kSpan);
+      score_tile<T>(p, h, tall, key, kept.panels.get() + i0 * p.width, n, scores);
       against_panels<T>(tall, p.value_width, value, p.value_width,
                         kept.value_panels.get() + i0 * p.value_width, n, grads, kSpan);
-      for (int64_t r = 0; r < rows; ++r)
-        turn_row<T, Slope, true>(key_row<T>(p, b, h, j0 + r, i0, n, scores + r * kSpan),
-                                 grads + r * kSpan, first + i0, second + i0, T(p.cap),
-                                 mine.capped);
+      for (int64_t r = 0; r < rows; ++r) {
+        const T* stay = nullptr;
+        if (p.dropout > 0) stay = stay_of_key<T>(p, b, h, j0 + r, i0, n, mine.stay);
+        T* grad = grads + r * kSpan;
+        turn_row<T, Slope, true>(key_row<T>(p, b, h, j0 + r, i0, n, scores + r * kSpan), grad,
+                                 first + i0, second + i0, T(p.cap), mine.capped, stay);
+        if (p.cap > 0) unsquash<T>(n, T(p.cap), mine.capped, grad);
+      }
       const int64_t depth = std::min(n, p.queries - i0);
       add_product<T>(tall, depth, scores, kSpan, kept.value_rows.get() + i0 * wide_value,
                      wide_value, wide_value, value_sums, wide_value);
-      add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums,
-                     wide);
+      if (p.act)
+        additive_left<T>(p, p.vectors.at<const T>(h, 0), rows, key,
+                         kept.panels.get() + i0 * p.width, n, grads, kSpan, sums, wide, nullptr);
+      else
+        add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums,
+                       wide);
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
@@ -457,16 +511,29 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
 
 template <class T, class Slope>
 void backward(const Problem& p) {
-  const int64_t blocks = (p.queries + kBlock - 1) / kBlock, units = p.batch * p.heads * blocks;
+  const int64_t blocks = (p.queries + kBlock - 1) / kBlock;
   const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock;
   const int64_t key_units = p.batch * p.shared * key_blocks;
+  // Blocks that add into the same entries of a broadcast bias's gradient go one after another,
+  // in one thread: outer counts what is independent, inner what is not.
+  const int64_t all[] = {p.batch, p.heads, blocks};
+  int64_t outer[3], inner[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    const bool shared = p.grad_bias && p.grad_bias.stride[axis] == 0;
+    outer[axis] = shared ? 1 : all[axis];
+    inner[axis] = shared ? all[axis] : 1;
+  }
+  const int64_t units = outer[0] * outer[1] * outer[2], within = inner[0] * inner[1] * inner[2];
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1)
   {
     BackwardScratch<T> mine;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t u = 0; u < units; ++u)
-      query_block<T, Slope>(p, u / blocks / p.heads, u / blocks % p.heads, u % blocks * kBlock,
-                            mine);
+      for (int64_t w = 0; w < within; ++w) {
+        const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
+        const int64_t h = u / outer[2] % outer[1] + w / inner[2] % inner[1];
+        query_block<T, Slope>(p, b, h, (u % outer[2] + w % inner[2]) * kBlock, mine);
+      }
     mine.kept.clear();
 #pragma omp for schedule(dynamic, 1)
     for (int64_t u = 0; u < key_units; ++u)

@@ -22,6 +22,10 @@ struct Problem {
   double scale;               // factor on q · k
   double cap;                 // of the softcap after it, 0 for none
   int64_t threads;
+  int64_t act;                // of an additive score, 0 for a dot product
+  double act_constant;        // a leaky relu's slope
+  double dropout;             // probability; 0 for none
+  int64_t seed;
   View query, key, value;     // (b, h, i, d), (b, g, j, d), (b, g, j, v)
   View out;                   // (b, h, i, v)
   View mask;                  // bytes (b, h, i, j), nonzero = visible; none: all
@@ -30,6 +34,9 @@ struct Problem {
   View constant;              // (b, h, i): c of the weight function, or the sink logit
   View lse;                   // (b, h, i): written by the softmax family forward, read backward
   View delta;                 // (b, h, i): Σ_v grad_out · out, read by softmax backward
+  View vectors;               // (h, d) of an additive score, scale included
+  View grad_bias;             // strides 0 where the bias broadcasts
+  View grad_vectors;          // (b, h, block, d), one sum for each block of queries
   View grad_out, grad_query, grad_key, grad_value;
 };
 
