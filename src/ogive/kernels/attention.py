@@ -140,8 +140,8 @@ def attention(
         aux=return_aux,
     )
     name = _choose(impl, call)
-    _last["impl"] = name
     out, aux = _RUN[name](call)
+    _last["impl"] = name
     return out if aux is None else (out, aux)
 
 
@@ -158,8 +158,10 @@ def last_impl() -> str | None:
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
         return "reference" if sdpa.lacks(call) else "sdpa"
-    if not isinstance(impl, str) or impl not in _IMPLS:
-        raise unknown("impl", str(impl), [*_IMPLS, "auto"])
+    if not isinstance(impl, str):
+        raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
+    if impl not in _IMPLS:
+        raise unknown("impl", impl, [*_IMPLS, "auto"])
     reason = _IMPLS[impl].missing or (sdpa.lacks(call) if impl == "sdpa" else None)
     if reason:
         runs = ", ".join(repr(name) for name in _RUN)
@@ -168,7 +170,8 @@ def _choose(impl: str, call: Call) -> str:
 
 
 def _parts(score: str | Score, weight: str | Weight, query: Tensor) -> tuple[Score, Weight]:
-    score_part = score if isinstance(score, Score) else cast(Score, _named("score", score))
+    score_part = score_from(score) if isinstance(score, Score) else _named("score", score)
+    score_part = cast(Score, score_part)
     weight_part = weight if isinstance(weight, Weight) else cast(Weight, _named("weight", weight))
     score_part.matches_heads(query.shape[1], query.shape[-1])
     weight_part.matches_heads(query.shape[1])
