@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentTypeError, ImplUnavailable, unknown
-from ogive.kernels import checks, compiled, native, sdpa
+from ogive.kernels import checks, chunked, compiled, native, sdpa
 from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
 from ogive.kernels.call import Call
+from ogive.kernels.dropout import draw_seed
 from ogive.kernels.reference import reference
 from ogive.kernels.visible import Visibility, split_bias, split_float_mask
 from ogive.parts.part import Part, build, generation
@@ -41,6 +42,7 @@ _IMPLS = {
     "native": Impl(
         "native", "compiled CPU kernels: memory linear in length", missing=compiled.missing
     ),
+    "chunked": Impl("chunked", "the definition by blocks of queries: memory linear in length"),
     "flex": Impl(
         "flex",
         "FlexAttention on a GPU",
@@ -51,13 +53,15 @@ _RUN: dict[str, Callable[[Call], tuple[Tensor, Aux | None]]] = {
     "reference": reference,
     "sdpa": sdpa.sdpa,
     "native": native.native,
+    "chunked": chunked.chunked,
 }
 _LACKS: dict[str, Callable[[Call], str | None]] = {
     "reference": lambda call: None,
     "sdpa": sdpa.lacks,
     "native": native.lacks,
+    "chunked": chunked.lacks,
 }
-_PREFERENCE = ("sdpa", "native", "reference")
+_PREFERENCE = ("sdpa", "native", "chunked", "reference")
 """What "auto" tries, in order: softmax over dot products keeps torch's own numbers."""
 _last: dict[str, str | None] = {"impl": None}
 _built: dict[tuple[str, str, int], Part] = {}
@@ -133,6 +137,7 @@ def attention(
         window_size,
     )
     check_request(return_aux, query.shape[-2])
+    probability = checks.check_dropout(dropout_p)
     call = Call(
         query=query,
         key=key,
@@ -142,12 +147,13 @@ def attention(
         visibility=visibility,
         bias=bias,
         scale=checks.check_scale(scale),
-        dropout_p=checks.check_dropout(dropout_p),
+        dropout_p=probability,
+        seed=draw_seed(query.device) if probability else None,
         aux=return_aux,
     )
     name = _choose(impl, call)
-    _last["impl"] = name
     out, aux = _RUN[name](call)
+    _last["impl"] = name
     return out if aux is None else (out, aux)
 
 
@@ -163,9 +169,11 @@ def last_impl() -> str | None:
 
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
-        return next(name for name in _PREFERENCE if _LACKS[name](call) is None)
-    if not isinstance(impl, str) or impl not in _IMPLS:
-        raise unknown("impl", str(impl), [*_IMPLS, "auto"])
+        return next(name for name in _PREFERENCE if _declines(name, call) is None)
+    if not isinstance(impl, str):
+        raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
+    if impl not in _IMPLS:
+        raise unknown("impl", impl, [*_IMPLS, "auto"])
     reason = _IMPLS[impl].missing or _LACKS[impl](call)
     if reason:
         runs = ", ".join(repr(name) for name in _RUN)
@@ -173,8 +181,16 @@ def _choose(impl: str, call: Call) -> str:
     return impl
 
 
+def _declines(name: str, call: Call) -> str | None:
+    """Why "auto" passes an implementation by, or None where it takes it."""
+    if name == "chunked" and not chunked.pays(call):
+        return "the definition fits in one piece"
+    return _LACKS[name](call)
+
+
 def _parts(score: str | Score, weight: str | Weight, query: Tensor) -> tuple[Score, Weight]:
-    score_part = score if isinstance(score, Score) else cast(Score, _named("score", score))
+    score_part = score_from(score) if isinstance(score, Score) else _named("score", score)
+    score_part = cast(Score, score_part)
     weight_part = weight if isinstance(weight, Weight) else cast(Weight, _named("weight", weight))
     score_part.matches_heads(query.shape[1], query.shape[-1])
     weight_part.matches_heads(query.shape[1])

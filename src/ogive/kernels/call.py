@@ -25,7 +25,9 @@ class Call:
         bias: float, finite where visible, broadcastable to (batch, heads, queries, keys), or None.
         scale: factor on the score, None for the score's own.
         dropout_p: probability in [0, 1).
+        seed: of dropout, int64 (), or None without dropout.
         aux: what to return beside the output, or None.
+        first_query: which query of the whole call the first one is (dropout counts from there).
     """
 
     query: Tensor
@@ -37,4 +39,6 @@ class Call:
     bias: Tensor | None
     scale: float | None
     dropout_p: float
+    seed: Tensor | None
     aux: AuxRequest | None
+    first_query: int = 0

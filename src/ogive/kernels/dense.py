@@ -115,13 +115,13 @@ def definition(call: Dense) -> Tensor:
     if keep is None:
         scores = score(call.query, key, call.scale)
     else:
-        scores = finite.pair_scores(score, call.query, key, call.scale)
+        scores = finite.pair_scores(score, call.query, key, call.scale, keep)
     if call.bias is not None:
         scores = scores + call.bias
     weights = _weights(call, scores, keep)
     if call.seed is not None:
         weights = drop(weights, call.seed, call.dropout)
-    return weights @ value if keep is None else finite.mix(weights, value, keep)
+    return weights @ value if keep is None else finite.guarded_mix(weights, value, keep)
 
 
 class _Additive(Score, listed=False):
@@ -161,12 +161,13 @@ def _weights(call: Dense, scores: Tensor, keep: Tensor | None) -> Tensor:
 def forward(call: Dense) -> tuple[Tensor, Tensor]:
     """The output, and log of each row's mass (b, h, i) for curves that share (else empty).
 
-    Rows that see a value which is not finite are computed by the definition.
+    Rows that see NaN, infinity or a number whose products may overflow are computed by the
+    definition.
     """
-    if _all_finite(call):
+    if _tame(call):
         return run_forward(call)
-    out, lse = run_forward(_cleaned(call))
-    bad = bad_rows(call)
+    out, lse = run_forward(_tamed(call))
+    bad = wild_rows(call)
     if bad.any():
         with torch.no_grad():
             out = torch.where(bad, definition(call), out)
@@ -177,11 +178,11 @@ def backward(
     call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
 ) -> tuple[Tensor, ...]:
     """Gradients of the GRADED inputs, empty for those that `needs` leaves out."""
-    if _all_finite(call):
+    if _tame(call):
         return run_backward(call, grad_out, out, lse, needs)
-    bad = bad_rows(call)
+    bad = wild_rows(call)
     some = grad_out.masked_fill(bad, 0), out.masked_fill(bad, 0)
-    grads = run_backward(_cleaned(call), *some, lse, needs)
+    grads = run_backward(_tamed(call), *some, lse, needs)
     if not bad.any():
         return grads
     names = [name for name, need in zip(GRADED, needs, strict=True) if need]
@@ -193,17 +194,16 @@ def backward(
     return tuple(g + next(extra) if need else g for g, need in zip(grads, needs, strict=True))
 
 
-def bad_rows(call: Dense) -> Tensor:
-    """Bool (b, h, i, 1): rows that see a NaN or an infinity, or hold one and see anything."""
+def wild_rows(call: Dense) -> Tensor:
+    """Bool (b, h, i, 1): rows that see a wild key or value or a bad bias, or are wild and see."""
     group = call.query.shape[1] // call.key.shape[1]
-    wrong_key = ~(call.key.isfinite().all(-1) & call.value.isfinite().all(-1))
-    wrong_key = wrong_key.repeat_interleave(group, 1)[:, :, None]
-    wrong_query = ~call.query.isfinite().all(-1, keepdim=True)
-    wrong = wrong_key | wrong_query
+    key, value = finite.wild(call.key), finite.wild(call.value)
+    wild = (key.any(-1) | value.any(-1)).repeat_interleave(group, 1)[:, :, None]
+    wild = wild | finite.wild(call.query).any(-1, keepdim=True)
     if call.bias is not None:
-        wrong = wrong | ~call.bias.isfinite()
+        wild = wild | ~call.bias.isfinite()
     keep = visible(call)
-    return (wrong if keep is None else wrong & keep).any(-1, keepdim=True)
+    return (wild if keep is None else wild & keep).any(-1, keepdim=True)
 
 
 def run_forward(call: Dense) -> tuple[Tensor, Tensor]:
@@ -242,13 +242,14 @@ def run_backward(
     return tuple(grads.values())
 
 
-def _all_finite(call: Dense) -> bool:
-    extra = () if call.bias is None else (call.bias,)
-    return finite.all_finite(call.query, call.key, call.value, *extra)
+def _tame(call: Dense) -> bool:
+    biases = () if call.bias is None else (call.bias,)
+    return finite.all_modest(call.query, call.key, call.value) and finite.all_finite(*biases)
 
 
-def _cleaned(call: Dense) -> Dense:
-    cleaned = call.with_inputs(*(finite.cleaned(t) for t in (call.query, call.key, call.value)))
+def _tamed(call: Dense) -> Dense:
+    tame = [t.masked_fill(finite.wild(t), 0) for t in (call.query, call.key, call.value)]
+    tamed = call.with_inputs(*tame)
     if call.bias is None:
-        return cleaned
-    return Dense(**{**vars(cleaned), "bias": finite.cleaned(call.bias)})
+        return tamed
+    return Dense(**{**vars(tamed), "bias": finite.cleaned(call.bias)})

@@ -21,18 +21,20 @@ def draw_seed(device: torch.device) -> Tensor:
     return torch.randint(2**62, (), device=device)
 
 
-def kept(seed: Tensor, shape: torch.Size, probability: float) -> Tensor:
+def kept(seed: Tensor, shape: torch.Size, probability: float, first_query: int = 0) -> Tensor:
     """Which weights stay: bool (batch, heads, queries, keys), False with `probability`."""
     counter = seed
     for axis, size in enumerate(shape):
-        place = torch.arange(size, device=seed.device).view(-1, *[1] * (len(shape) - axis - 1))
+        first = first_query if axis == len(shape) - 2 else 0
+        place = torch.arange(first, first + size, device=seed.device)
+        place = place.view(-1, *[1] * (len(shape) - axis - 1))
         counter = _mix(counter + (place + 1) * _GOLDEN)
     return (counter >> (64 - _BITS)) & (2**_BITS - 1) >= round(probability * 2**_BITS)
 
 
-def drop(weights: Tensor, seed: Tensor, probability: float) -> Tensor:
+def drop(weights: Tensor, seed: Tensor, probability: float, first_query: int = 0) -> Tensor:
     """Weights with some set to zero and the others divided by 1 − probability."""
-    stay = kept(seed, weights.shape, probability)
+    stay = kept(seed, weights.shape, probability, first_query)
     return torch.where(stay, weights / (1 - probability), 0)
 
 

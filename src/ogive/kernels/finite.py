@@ -7,6 +7,8 @@ cleaned inputs and put back what the visible ones make of a pair or a row.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,23 @@ from ogive.parts.scores import Score
 def all_finite(*tensors: Tensor) -> bool:
     """Whether every number is finite, from one sum a tensor (an overflowing sum says False)."""
     with torch.no_grad():
-        total = sum(tensor.sum(dtype=_accumulator(tensor)) for tensor in tensors)
-        return bool(torch.isfinite(torch.as_tensor(total)))
+        return all(bool(t.sum(dtype=_accumulator(t)).isfinite()) for t in tensors)
+
+
+def all_modest(*tensors: Tensor) -> bool:
+    """Whether every number is finite and small enough that no product of two overflows.
+
+    From one sum of squares a tensor; False where a sum is too large, though each number be not.
+    """
+    with torch.no_grad():
+        dtypes = [_accumulator(tensor) for tensor in tensors]
+        sums = [t.to(d).square().sum() / torch.finfo(d).max for t, d in zip(tensors, dtypes)]
+        return all(bool(share <= 1 / 16) for share in sums)
+
+
+def wild(tensor: Tensor) -> Tensor:
+    """Which numbers are NaN, infinite, or so large that a product of two may overflow."""
+    return ~(tensor.abs() <= torch.finfo(_accumulator(tensor)).max ** 0.5 / 4)
 
 
 def may_look(*tensors: Tensor) -> bool:
@@ -44,16 +61,23 @@ def cleaned(tensor: Tensor) -> Tensor:
     return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def pair_scores(score: Score, query: Tensor, key: Tensor, scale: float | None) -> Tensor:
-    """Scores of all pairs in which a bad query or key reaches only its own pairs.
+def pair_scores(
+    score: Score, query: Tensor, key: Tensor, scale: float | None, keep: Tensor
+) -> Tensor:
+    """Scores of all pairs, in which a wild query or key reaches only the pairs that it is seen in.
 
-    As `score(query, key, scale)`, but gradients of a pair never meet the other pairs' NaN: a
-    hidden pair, whose gradient is zero, contributes zero.
+    Visible pairs with a wild side are scored apart from the rest, among the rows and columns that
+    have such a pair; everything else is scored with zeros in place of what is wild. So neither
+    scores nor gradients of the rest can meet it, and visible pairs score and pass gradients on as
+    `score(query, key, scale)` does.
     """
-    with torch.no_grad():
-        raw = score(query, key, scale)
-    clean = score(cleaned(query), cleaned(key), scale)
-    return torch.where(raw.isfinite(), clean, clean + raw)
+    wild_query = wild(query).any(-1, keepdim=True)
+    wild_key = wild(key).any(-1, keepdim=True)
+    apart = (wild_query | wild_key.mT) & keep
+    rows, columns = apart.any(-1, keepdim=True), apart.any(-2, keepdim=True).mT
+    rest = score(query.masked_fill(wild_query, 0), key.masked_fill(wild_key, 0), scale)
+    touched = score(query.masked_fill(~rows, 0), key.masked_fill(~columns, 0), scale)
+    return torch.where(apart, touched, rest)
 
 
 def mix(weights: Tensor, value: Tensor, keep: Tensor) -> Tensor:
@@ -68,6 +92,29 @@ def mix(weights: Tensor, value: Tensor, keep: Tensor) -> Tensor:
         signed = weights.sign().nan_to_num(0.0) @ signs
         poison = spread(count, signed)
     return weights @ cleaned(value) + poison
+
+
+def guarded_mix(weights: Tensor, value: Tensor, keep: Tensor) -> Tensor:
+    """`mix`, whose gradients show what is visible wherever Python may look at values."""
+    look = may_look(weights, value)
+    return _Mix.apply(weights, value, keep) if look else mix(weights, value, keep)  # type: ignore[return-value]
+
+
+class _Mix(torch.autograd.Function):
+    """`mix` with the gradients of weights @ value.
+
+    What hidden values make of a weight's gradient, the weight function throws away.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, value: Tensor, keep: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, value)
+        return mix(weights, value, keep)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        weights, value = ctx.saved_tensors
+        return grad @ value.mT, weights.mT @ grad, None
 
 
 def spread(count: Tensor, signed: Tensor) -> Tensor:

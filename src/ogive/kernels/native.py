@@ -16,7 +16,6 @@ from ogive.kernels import compiled, finite
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense
-from ogive.kernels.dropout import draw_seed
 from ogive.kernels.library import apply
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
@@ -108,7 +107,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 vectors=vectors,
                 keep=_four_axes(call.visibility.mask),
                 offsets=_offsets(call) if left is not None or right is not None else None,
-                seed=draw_seed(query.device) if call.dropout_p else None,
+                seed=call.seed,
                 curve=_CURVES[type(call.weight)],
                 act=act,
                 act_constant=act_constant,

@@ -8,7 +8,7 @@ from torch import Tensor
 from ogive.kernels import finite
 from ogive.kernels.auxiliary import Aux, answer
 from ogive.kernels.call import Call
-from ogive.kernels.dropout import draw_seed, drop
+from ogive.kernels.dropout import drop
 
 
 def reference(call: Call) -> tuple[Tensor, Aux | None]:
@@ -25,20 +25,20 @@ def reference(call: Call) -> tuple[Tensor, Aux | None]:
         if guard is None:
             scores = call.score(query, key, call.scale)
         else:
-            scores = finite.pair_scores(call.score, query, key, call.scale)
+            scores = finite.pair_scores(call.score, query, key, call.scale, guard)
         if bias is not None:
             scores = scores + bias
         weights = call.weight(scores, keep)
         aux = None if call.aux is None else answer(call.aux, scores, weights, keep)
-        if call.dropout_p:
-            weights = drop(weights, draw_seed(weights.device), call.dropout_p)
-        out = weights @ value if guard is None else finite.mix(weights, value, guard)
+        if call.seed is not None:
+            weights = drop(weights, call.seed, call.dropout_p, call.first_query)
+        out = weights @ value if guard is None else finite.guarded_mix(weights, value, guard)
     return out.to(call.query.dtype), aux
 
 
 def _needs_guard(keep: Tensor | None, *inputs: Tensor) -> Tensor | None:
-    """keep, where hidden pairs may hold NaN or infinities; None where a plain product is right."""
-    if keep is None or (finite.may_look(*inputs) and finite.all_finite(*inputs)):
+    """keep, where hidden pairs may hold NaN or overflow; None where a plain product is right."""
+    if keep is None or (finite.may_look(*inputs) and finite.all_modest(*inputs)):
         return None
     return keep
 

@@ -32,30 +32,39 @@ def lacks(call: Call) -> str | None:
 
 
 def sdpa(call: Call) -> tuple[Tensor, Aux | None]:
-    """SDPA's own numbers, bit for bit, in every row that sees only finite values.
+    """SDPA's own numbers, bit for bit, in every row that sees only finite values of common size.
 
-    Rows that see a value which is not finite are computed by the definition. While tracing or
-    transforming, and on other devices, where Python cannot look at values, such rows are made
-    from what the visible bad values add; there an infinite query or key makes its rows NaN, also
-    where the definition's score would be −∞.
+    Rows that see NaN, infinity or a number whose products may overflow are computed by the
+    definition. While tracing or transforming, and on other devices, where Python cannot look at
+    values, see `_blind`.
     """
-    query, key, value = call.query, call.key, call.value
-    tensors = (query, key, value) if call.bias is None else (query, key, value, call.bias)
-    look = finite.may_look(*tensors)
-    if look and finite.all_finite(*tensors):
-        return _plain(call, query, key, value), None
-    out = _plain(call, finite.cleaned(query), finite.cleaned(key), finite.cleaned(value))
+    tensors = (call.query, call.key, call.value)
+    biases = () if call.bias is None else (call.bias,)
+    if not finite.may_look(*tensors, *biases):
+        return _blind(call), None
+    if finite.all_modest(*tensors) and finite.all_finite(*biases):
+        return _plain(call, *tensors, call.bias), None
+    tame = [tensor.masked_fill(finite.wild(tensor), 0) for tensor in tensors]
+    bias = None if call.bias is None else finite.cleaned(call.bias)
+    out, rows = _plain(call, *tame, bias), _wild_rows(call)
+    return torch.where(rows, reference(call)[0], out) if rows.any() else out, None
+
+
+def _blind(call: Call) -> Tensor:
+    """SDPA for values that cannot be looked at: bad rows are made from what bad values add.
+
+    There an infinite query or key makes its rows NaN, also where the definition's score would be
+    −∞, and a visible NaN in value shows in outputs, not in gradients.
+    """
+    inputs = [finite.cleaned(tensor) for tensor in (call.query, call.key, call.value)]
+    out = _plain(call, *inputs, None if call.bias is None else finite.cleaned(call.bias))
     poison = _poison(call)
     bad = ~poison.isfinite()
-    if not look:
-        return torch.where(bad, poison, out * torch.where(bad, torch.nan, 1.0).to(out.dtype)), None
-    if not bad.any():
-        return out, None
-    return torch.where(bad.any(-1, keepdim=True), reference(call)[0], out), None
+    return torch.where(bad, poison, out * torch.where(bad, torch.nan, 1.0).to(out.dtype))
 
 
-def _plain(call: Call, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    seen, bias = call.visibility, call.bias
+def _plain(call: Call, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    seen = call.visibility
     flag = seen.plain_causal and bias is None
     mask = None if flag else seen.keep(query.shape[-2], key.shape[-2], query.device)
     if bias is not None:
@@ -70,6 +79,17 @@ def _plain(call: Call, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         scale=call.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def _wild_rows(call: Call) -> Tensor:
+    """Rows (b, h, queries, 1) that see a wild key or value, or a bad bias, or are wild and see."""
+    with torch.no_grad():
+        key, value = finite.wild(call.key), finite.wild(call.value)
+        wild = key.any(-1, keepdim=True) | value.any(-1, keepdim=True)
+        terms = torch.cat((torch.ones_like(wild), wild), -1).to(torch.float32)
+        seen, met = _visible_sums(call, terms).split(1, -1)
+        rows = finite.wild(call.query).any(-1, keepdim=True) & (seen > 0) | (met > 0)
+        return rows if call.bias is None else rows | _bad_bias(call)
 
 
 def _poison(call: Call) -> Tensor:

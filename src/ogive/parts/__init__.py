@@ -4,6 +4,7 @@ from ogive.parts.facts import Facts
 from ogive.parts.form import Form, parse_chain, parse_form
 from ogive.parts.gates import Gate
 from ogive.parts.maps import Activation, Map, Norm
+from ogive.parts.measure import measure
 from ogive.parts.part import Part, Sizes, build, catalogue
 from ogive.parts.presets import Preset, presets, sites_from
 from ogive.parts.projections import Projection
@@ -29,6 +30,7 @@ __all__ = [
     "Weight",
     "build",
     "catalogue",
+    "measure",
     "parse_chain",
     "parse_form",
     "presets",

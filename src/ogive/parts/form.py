@@ -11,6 +11,7 @@ allowed around commas inside brackets and dropped; a space outside brackets ends
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -156,15 +157,15 @@ class _Reader:
         if not self.peek("("):
             return _read_word(word)
         self.at = start
-        return self.form()
+        form = self.form()
+        return form if form.positional or form.keyword else _read_word(form.name)
 
 
 def _read_word(word: str) -> Value:
     if word in ("true", "false"):
         return word == "true"
-    if _INTEGER.fullmatch(word):
-        return int(word)
     try:
-        return float(word)
-    except ValueError:
+        number = int(word) if _INTEGER.fullmatch(word) else float(word)
+        return number if math.isfinite(number) else word
+    except (ValueError, OverflowError):  # not a number, or one with thousands of digits
         return word

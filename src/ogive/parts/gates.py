@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ogive.errors import ArgumentError
 from ogive.parts.facts import Facts
 from ogive.parts.maps import Activation, Map, activation
-from ogive.parts.part import Sizes, choice
+from ogive.parts.part import Sizes, choice, number
 
 GRANULARITIES = ("element", "head")
 
@@ -73,7 +73,6 @@ class Scale(Map):
     kind = "control"
     formula = r"c\,h"
     source = "the matched-RMS linear control that evaluations of activations leave out"
-    facts = Facts(odd=True, degree=1, monotone=True, zero_at_zero=True, linear=True, fold_safe=True)
     example = "scale(relu)"
 
     def __init__(self, by: float | str) -> None:
@@ -82,13 +81,20 @@ class Scale(Map):
         self.register_parameter("weight", None)
         if by == "learned":
             self.factor = 1.0
-        elif isinstance(by, bool):
-            raise ArgumentError(f"scale(by) takes a number, 'learned' or an activation, not {by!r}")
         elif isinstance(by, int | float):
-            self.factor = float(by)
+            self.factor = float(number("scale(by): 'learned', an activation, or", by))
+            if not self.factor:
+                raise ArgumentError("scale(by) takes a factor that is not 0, which erases h")
         else:
             self.by = activation(by)
             self.factor = normal_rms(self.by)
+
+    @property
+    def facts(self) -> Facts:  # type: ignore[override]
+        rises = self.by != "learned" and self.factor > 0
+        return Facts(
+            odd=True, degree=1, monotone=rises, zero_at_zero=True, linear=True, fold_safe=True
+        )
 
     def setup(self, sizes: Sizes) -> Scale:
         if self.by == "learned":
@@ -119,6 +125,11 @@ class ConstantGate(Map):
     def __init__(self, act: str = "sigmoid", granularity: str = "element") -> None:
         super().__init__()
         self.act = activation(act)
+        if _never_opens(self.act):
+            raise ArgumentError(
+                f"constant_gate({self.act}) starts closed and never opens: fits an activation "
+                "with a value or a slope at 0, such as sigmoid, tanh or silu"
+            )
         self.granularity = choice("constant_gate granularity", granularity, GRANULARITIES)
 
     @property
@@ -167,9 +178,19 @@ class Additive(Map):
         return h + nn.functional.linear(x, self.weight).unflatten(-1, (self.heads, -1))
 
 
+def _never_opens(act: Activation) -> bool:
+    """Whether value and slope at zero are both zero, so that no gradient moves θ from there."""
+    with torch.inference_mode(False), torch.enable_grad():
+        zero = torch.zeros((), device="cpu", requires_grad=True)
+        value = act.value(zero)
+        (slope,) = torch.autograd.grad(value, zero, materialize_grads=True)
+    return not value and not slope
+
+
 def normal_rms(act: Activation) -> float:
-    """The root mean square of act(z), z standard normal, by Gauss-Hermite quadrature."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+    """The root mean square of act(z), z standard normal, by a sum fine enough for kinks."""
+    z = np.linspace(-16, 16, 32001)
+    density = np.exp(-z * z / 2)
     with torch.no_grad():
-        values = act.value(torch.from_numpy(nodes)).square().numpy()
-    return float(math.sqrt((weights * values).sum() / weights.sum()))
+        squares = act.value(torch.from_numpy(z)).square().numpy()
+    return float(math.sqrt((density * squares).sum() / density.sum()))

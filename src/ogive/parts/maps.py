@@ -5,6 +5,8 @@ Gates and controls are in `gates.py`, projections in `projections.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -304,6 +306,8 @@ class Norm(Map):
     def __init__(self, gain: bool = False) -> None:
         super().__init__()
         self.gain = flag(f"{self.name}(gain)", gain)
+        if gain:  # training may make a factor negative
+            self.facts = replace(self.facts, monotone=False)
         self.register_parameter("weight", None)
 
     def setup(self, sizes: Sizes) -> Norm:

@@ -7,6 +7,7 @@ itself. Defining the class is all the registration there is: `catalogue` finds i
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -128,13 +129,6 @@ def catalogue(family: str) -> dict[str, type[Part]]:
 
 def family_root(family: str) -> type[Part]:
     """The abstract class at the head of a family; `UnknownName` for any other word."""
-    # The walk must find the shipped members, so they are imported before it starts.
-    import ogive.parts.gates
-    import ogive.parts.maps
-    import ogive.parts.projections
-    import ogive.parts.scores
-    import ogive.parts.weights  # noqa: F401
-
     roots = {root.family: root for root in Part.__subclasses__() if root.family}
     if family not in roots:
         raise unknown("family of parts", str(family), roots)
@@ -186,9 +180,9 @@ def choice(name: str, came: object, fits: tuple[str, ...]) -> str:
 
 def number(name: str, came: object, *, above: float | None = None) -> float:
     """`came`, checked to be a finite number (and greater than `above`)."""
-    if isinstance(came, bool) or not isinstance(came, int | float) or came != came:
-        raise ArgumentError(f"{name} takes a number, not {came!r}")
-    if above is not None and not above < came < float("inf"):
+    if isinstance(came, bool) or not isinstance(came, int | float) or not math.isfinite(came):
+        raise ArgumentError(f"{name} takes a finite number, not {came!r}")
+    if above is not None and came <= above:
         raise ArgumentError(f"{name} takes a number above {above:g}, not {came!r}")
     return came
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -176,6 +177,8 @@ class Conv(Map):
             raise ArgumentError(f"conv(width) takes a whole number of positions, not {width!r}")
         self.width = width
         self.history = width - 1
+        if width == 1:  # one factor for each feature, and no neighbours
+            self.facts = replace(self.facts, fold_safe=True)
 
     def setup(self, sizes: Sizes) -> Conv:
         self.weight = nn.Parameter(torch.empty(self.width, sizes.heads, sizes.head_width))

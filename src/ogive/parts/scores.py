@@ -67,10 +67,25 @@ class ScoreChain(Score):
 
     @property
     def needs_setup(self) -> bool:  # type: ignore[override]
-        return self.score.needs_setup
+        return any(part.needs_setup for part in (self.score, *self.then))  # type: ignore[union-attr]
+
+    @property
+    def facts(self) -> Facts:  # type: ignore[override]
+        first: Facts = self.score.facts
+        steps: list[Facts] = [step.facts for step in self.then]  # type: ignore[misc]
+        keeps_sign = all(step.monotone and step.zero_at_zero for step in steps)
+        return Facts(
+            nonnegative=steps[-1].nonnegative or (first.nonnegative and keeps_sign),
+            bounded=any(facts.bounded for facts in (first, *steps)),
+            odd=all(facts.odd for facts in (first, *steps)),
+            degree=_composed_degree([first.degree, *(step.degree for step in steps)]),
+            zero_at_zero=all(facts.zero_at_zero for facts in (first, *steps)),
+            linear=all(facts.linear for facts in (first, *steps)),
+        )
 
     def setup(self, sizes: Sizes) -> ScoreChain:
-        self.score.setup(sizes)
+        for part in (self.score, *self.then):
+            part.setup(sizes)  # type: ignore[union-attr, operator]
         return self
 
     def forward(self, query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
@@ -105,7 +120,9 @@ def score_from(written: str | Form | Part | tuple[Form, ...]) -> Score:
         forms = parse_chain(written) if isinstance(written, str) else written
         forms = (forms,) if isinstance(forms, Form) else forms
         steps = [build("score", form) for form in forms]
-    if not steps or isinstance(steps[0], ScoreMap):
+    if not steps:
+        raise ArgumentError("the score is empty; fits one score, such as dot")
+    if isinstance(steps[0], ScoreMap):
         steps.insert(0, Dot())
     first, *then = steps
     for step in then:
@@ -140,7 +157,7 @@ class Cosine(Score):
 
     def __init__(self, gain: float = 10, learned: bool = False) -> None:
         super().__init__()
-        self.gain = number("cosine(gain)", gain)
+        self.gain = number("cosine(gain)", gain, above=0)
         self.learned = flag("cosine(learned)", learned)
         self.register_parameter("weight", None)
 
@@ -236,13 +253,16 @@ class Additive(Score):
     name = "additive"
     formula = r"v^{\top} f(q + k)"
     source = "Bahdanau 2014 (1409.0473), with f = tanh"
-    facts = Facts()
     needs_setup = True
     example = "additive(tanh)"
 
     def __init__(self, act: str) -> None:
         super().__init__()
         self.act = activation(act)
+
+    @property
+    def facts(self) -> Facts:  # type: ignore[override]
+        return Facts(bounded=self.act.facts.bounded)
 
     def setup(self, sizes: Sizes) -> Additive:
         self.weight = _head_vectors(sizes)
@@ -264,12 +284,15 @@ class GatV2(Score):
     name = "gatv2"
     formula = r"a^{\top} \mathrm{LeakyReLU}(q + k)"
     source = "Brody 2021 (2105.14491)"
-    facts = Facts(degree=None)
     needs_setup = True
 
     def __init__(self, act: str = "leaky_relu") -> None:
         super().__init__()
         self.act = activation(act)
+
+    @property
+    def facts(self) -> Facts:  # type: ignore[override]
+        return Facts(bounded=self.act.facts.bounded)
 
     def setup(self, sizes: Sizes) -> GatV2:
         self.weight = _head_vectors(sizes)
@@ -294,12 +317,15 @@ class Gat(Score):
     name = "gat"
     formula = r"\mathrm{LeakyReLU}(a_q^{\top} q + a_k^{\top} k)"
     source = "Velickovic 2017 (1710.10903)"
-    facts = Facts()
     needs_setup = True
 
     def __init__(self, act: str = "leaky_relu") -> None:
         super().__init__()
         self.act = activation(act)
+
+    @property
+    def facts(self) -> Facts:  # type: ignore[override]
+        return Facts(nonnegative=self.act.facts.nonnegative, bounded=self.act.facts.bounded)
 
     def setup(self, sizes: Sizes) -> Gat:
         self.query_weight = _head_vectors(sizes)
@@ -325,7 +351,7 @@ class Softcap(ScoreMap):
     name = "softcap"
     formula = r"c \tanh(s / c)"
     source = "Gemma 2 (2024) with c = 50"
-    facts = Facts(bounded=True, odd=True, zero_at_zero=True)
+    facts = Facts(bounded=True, odd=True, monotone=True, zero_at_zero=True)
     example = "softcap(50)"
 
     def __init__(self, cap: float) -> None:
@@ -346,6 +372,12 @@ def summed_pairs(query: Tensor, key: Tensor, vectors: Tensor, act: Activation) -
     """
     sums = query.unsqueeze(-2) + key.unsqueeze(-3)
     return torch.einsum("bhijd,hd->bhij", act.value(sums), vectors.to(sums.dtype))
+
+
+def _composed_degree(degrees: list[float | None]) -> float | None:
+    if degrees[0] == 0:  # whatever follows sees the same number for every c
+        return 0
+    return None if None in degrees else math.prod(degrees)  # type: ignore[arg-type]
 
 
 def _head_vectors(sizes: Sizes) -> nn.Parameter:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+# Their classes must stand before names are looked up: a family is found by walking it.
+import ogive.parts.gates
+import ogive.parts.weights  # noqa: F401
 from ogive.errors import ArgumentError, unknown
 from ogive.parts.form import Form, parse_chain
 from ogive.parts.maps import Map
@@ -124,11 +127,7 @@ def canonical(site: str, came: object) -> str:
 
 
 def _score(came: object) -> Score:
-    if isinstance(came, str | Part):
-        if came == "":
-            raise ArgumentError("the site 'score' is empty; fits one score, such as dot")
-        return score_from(came)
-    return score_from(tuple(_forms(came)))
+    return score_from(came) if isinstance(came, str | Part) else score_from(tuple(_forms(came)))
 
 
 def _single(site: str, came: object) -> Form | Part:

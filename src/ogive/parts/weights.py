@@ -20,17 +20,20 @@ class Weight(Part):
     """scores (…, queries, keys), keep (bool, broadcastable to scores; None sees all) → weights.
 
     Wherever keep is False the weight is exactly zero with zero gradient, whatever the score
-    there holds, NaN and infinities included.
+    there holds, NaN and infinities included. Half precision is computed in float32 and rounded
+    once: neither a row's sum nor its count of keys fits in eight bits.
     """
 
     family = "weight"
 
     def forward(self, scores: Tensor, keep: Tensor | None = None) -> Tensor:
+        wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if keep is None:
-            return self.weigh(scores, None)
+            return self.weigh(wide, None).to(scores.dtype)
         keep = keep.expand(*keep.shape[:-1], scores.shape[-1])
         hidden = ~keep
-        return self.weigh(scores.masked_fill(hidden, 0), keep).masked_fill(hidden, 0)
+        weights = self.weigh(wide.masked_fill(hidden, 0), keep).masked_fill(hidden, 0)
+        return weights.to(scores.dtype)
 
     def weigh(self, scores: Tensor, keep: Tensor | None) -> Tensor:
         """Weights from scores whose hidden entries are zero; a family member writes this.
@@ -178,13 +181,14 @@ class Sparsemax(Weight):
     def weigh(self, scores: Tensor, keep: Tensor | None) -> Tensor:
         if not scores.shape[-1]:
             return scores
-        shifted = scores - row_maximum(scores, keep)
+        # No score that lies further below the top than 1 has weight; cut, it spoils no sum.
+        shifted = (scores - row_maximum(scores, keep)).clamp_min(-2)
         ordered, seen = descending(shifted, keep)
         rank = torch.arange(1, scores.shape[-1] + 1, device=scores.device, dtype=scores.dtype)
         total = ordered.cumsum(-1)
         support = ((1 + rank * ordered > total) & seen).sum(-1, keepdim=True).clamp_min(1)
         threshold = (total.gather(-1, support - 1) - 1) / support
-        return F.relu(shifted - threshold)
+        return F.relu(shifted - threshold).masked_fill(torch.isneginf(scores), 0)
 
 
 class Entmax15(Weight):
@@ -198,7 +202,8 @@ class Entmax15(Weight):
     def weigh(self, scores: Tensor, keep: Tensor | None) -> Tensor:
         if not scores.shape[-1]:
             return scores
-        shifted = (scores - row_maximum(scores, keep)) / 2
+        # No half score that lies further below the top than 1 has weight; cut, it spoils no sum.
+        shifted = ((scores - row_maximum(scores, keep)) / 2).clamp_min(-2)
         ordered, seen = descending(shifted, keep)
         rank = torch.arange(1, scores.shape[-1] + 1, device=scores.device, dtype=scores.dtype)
         mean = ordered.cumsum(-1) / rank
@@ -206,7 +211,8 @@ class Entmax15(Weight):
         inside = (1 - spread) / rank
         threshold = mean - torch.where(inside > 0, torch.where(inside > 0, inside, 1).sqrt(), 0)
         support = ((threshold <= ordered) & seen).sum(-1, keepdim=True).clamp_min(1)
-        return F.relu(shifted - threshold.gather(-1, support - 1)).square()
+        weights = F.relu(shifted - threshold.gather(-1, support - 1)).square()
+        return weights.masked_fill(torch.isneginf(scores), 0)
 
 
 # --- weights that each score earns on its own ---------------------------------------------

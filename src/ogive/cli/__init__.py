@@ -1,0 +1,1 @@
+"""The `ogive` command: one verb per file; parse, call, print, and no logic."""

@@ -1,0 +1,9 @@
+"""Layers: attention with its sites, positions, cache, feed-forward network and block."""
+
+from ogive.layers.attention import Attention
+from ogive.layers.block import Block
+from ogive.layers.cache import Cache
+from ogive.layers.feedforward import FeedForward
+from ogive.layers.positions import Position
+
+__all__ = ["Attention", "Block", "Cache", "FeedForward", "Position"]

@@ -1,0 +1,79 @@
+"""What the layers demand of their arguments, checked before anything is computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.layers.cache import Cache
+
+
+def whole(name: str, came: object, least: int = 1) -> int:
+    """`came`, checked to be a whole number of at least `least`."""
+    if isinstance(came, bool) or not isinstance(came, int):
+        raise ArgumentTypeError(f"{name} takes a whole number, not {came!r}")
+    if came < least:
+        raise ArgumentError(f"{name} takes a whole number of at least {least}, not {came}")
+    return came
+
+
+def share(width: int, heads: int) -> int:
+    """width / heads, where it is whole."""
+    if width % heads:
+        raise ArgumentError(
+            f"width={width} does not divide into heads={heads}: change one, or give head_width"
+        )
+    return width // heads
+
+
+def check_sequence(name: str, x: object, width: int, layer: nn.Module) -> None:
+    """Raise unless x is (batch, length, width), in the dtype of the layer."""
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"{name} takes a tensor, not {type(x).__name__}")
+    if x.dim() != 3:
+        raise ArgumentError(
+            f"{name} takes 3 axes (batch, length, width), not {x.dim()}: shape {tuple(x.shape)}"
+        )
+    if x.shape[2] != width:
+        raise ArgumentError(
+            f"{name} is {x.shape[2]} wide, shape {tuple(x.shape)}, and the layer takes {width}"
+        )
+    own = next(layer.parameters(), x)
+    if not x.is_floating_point():
+        raise ArgumentTypeError(f"{name} takes a floating-point tensor, not {x.dtype}")
+    if own.dtype != x.dtype and own.is_floating_point() and not _autocasts(x):
+        raise ArgumentTypeError(f"{name} has dtype {x.dtype}, and the layer's weights {own.dtype}")
+
+
+def check_memory(memory: Tensor, x: Tensor, cache: Cache | None) -> None:
+    """Raise unless memory goes with x and with what the cache holds."""
+    if memory.shape[0] != x.shape[0]:
+        raise ArgumentError(
+            f"memory has a batch of {memory.shape[0]}, and x has a batch of {x.shape[0]}"
+        )
+    if cache is not None and cache.memory is not None and memory is not cache.memory:
+        raise ArgumentError(
+            "cache holds the keys of another memory tensor: pass that one or none, or start a "
+            "new Cache()"
+        )
+
+
+def check_key_mask(key_mask: object, batch: int, keys: int) -> None:
+    """Raise unless key_mask is bool (batch, keys)."""
+    if not isinstance(key_mask, Tensor):
+        raise ArgumentTypeError(f"key_mask takes a tensor, not {type(key_mask).__name__}")
+    if key_mask.dtype != torch.bool:
+        raise ArgumentTypeError(
+            f"key_mask takes bool (True = may attend), not {key_mask.dtype}; write "
+            "key_mask.bool() if nonzero means may attend"
+        )
+    if tuple(key_mask.shape) != (batch, keys):
+        raise ArgumentError(
+            f"key_mask has shape {tuple(key_mask.shape)}, and (batch, keys) is {(batch, keys)}"
+        )
+
+
+def _autocasts(x: Tensor) -> bool:
+    kind = x.device.type
+    return kind != "meta" and torch.is_autocast_enabled(kind)

@@ -1,0 +1,136 @@
+"""Trunk: what decoder and encoder share, from tokens to the states after the last block."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.kernels.checks import check_dropout
+from ogive.layers.block import Block, norm_from
+from ogive.layers.cache import Cache
+from ogive.layers.checks import whole
+from ogive.layers.positions import Absolute, build_position
+from ogive.parts.part import Sizes
+
+
+class Trunk(nn.Module):
+    """Embedding, positions, blocks, and a last norm where the blocks are pre-norm.
+
+    Embeddings are multiplied by √width, as in Attention Is All You Need, which lets one matrix
+    serve as embedding and, tied, as the last projection.
+
+    Args:
+        vocabulary: how many tokens there are.
+        width, heads, kv_heads, hidden, sites, activation, norm, norm_first, dropout: of `Block`.
+        depth: blocks.
+        positions: `rope`, `alibi`, `relative` (in each block), `learned`, `sinusoidal` (added to
+            the embeddings), in written form, or None.
+        max_length: longest sequence accepted; None for no limit. `learned` needs it.
+        window_size, impl: of `Attention`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        width: int,
+        depth: int,
+        heads: int,
+        *,
+        positions: str | None,
+        max_length: int | None,
+        dropout: float,
+        norm: str,
+        norm_first: bool,
+        **block: object,
+    ) -> None:
+        super().__init__()
+        self.vocabulary = whole("vocabulary", vocabulary)
+        self.max_length = None if max_length is None else whole("max_length", max_length)
+        self.embedding = Embedding(vocabulary, whole("width", width))
+        part = build_position(positions)
+        absolute = isinstance(part, Absolute)
+        self.positions = part.setup(Sizes(width, 1, width), max_length) if absolute else None
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                heads,
+                positions=None if absolute else positions,
+                dropout=dropout,
+                norm=norm,
+                norm_first=norm_first,
+                **block,  # type: ignore[arg-type]
+            )
+            for _ in range(whole("depth", depth, 0))
+        )
+        self.norm = norm_from(norm, width) if norm_first else None
+        self.dropout = nn.Dropout(check_dropout(dropout))
+
+    def states(
+        self,
+        tokens: Int64[Tensor, "b t"],
+        *,
+        key_mask: Bool[Tensor, "b s"] | None = None,
+        is_causal: bool = False,
+        cache: Sequence[Cache] | None = None,
+    ) -> Float[Tensor, "b t w"]:
+        """The states after the last block (batch, length, width) of tokens (batch, length)."""
+        start = self._check(tokens, cache)
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self.positions.vectors(x, start).to(x.dtype)
+        x = self.dropout(x) if self.dropout.p else x
+        for at, block in enumerate(self.blocks):
+            own = None if cache is None else cache[at]
+            x = block(x, key_mask=key_mask, is_causal=is_causal, cache=own)
+        return x if self.norm is None else self.norm(x)
+
+    def _check(self, tokens: Tensor, cache: Sequence[Cache] | None) -> int:
+        """Raise where tokens or cache do not fit; returns the position of the first token."""
+        if not isinstance(tokens, Tensor):
+            raise ArgumentTypeError(f"tokens takes a tensor, not {type(tokens).__name__}")
+        if tokens.dtype not in (torch.int64, torch.int32):
+            raise ArgumentTypeError(f"tokens takes whole numbers (int64), not {tokens.dtype}")
+        if tokens.dim() != 2:
+            raise ArgumentError(f"tokens takes (batch, length), not shape {tuple(tokens.shape)}")
+        start = 0 if cache is None else self._check_cache(cache)
+        end = start + tokens.shape[1]
+        if self.max_length is not None and end > self.max_length:
+            raise ArgumentError(
+                f"tokens reach a length of {end}, beyond max_length={self.max_length}"
+            )
+        return start
+
+    def _check_cache(self, cache: Sequence[Cache]) -> int:
+        lengths = {own.length for own in cache}
+        if len({id(own) for own in cache}) != len(self.blocks) or len(lengths) > 1:
+            raise ArgumentError(
+                f"cache takes {len(self.blocks)} caches of equal length, one per block "
+                f"(model.new_cache()), not {len(cache)} with lengths {sorted(lengths)}"
+            )
+        return max(lengths, default=0)
+
+
+class Embedding(nn.Embedding):
+    """A vector for each token, read times √width.
+
+    It starts small (standard deviation 0.02, as in GPT-2): tied to the last projection, a vector
+    as long as 1 would have a fresh model answer every token with the token itself.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors anew."""
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, length) → (batch, length, width); `ArgumentError` for tokens out of range."""
+        try:
+            return super().forward(tokens) * math.sqrt(self.embedding_dim)
+        except IndexError:
+            came = (int(tokens.min()), int(tokens.max()))
+            raise ArgumentError(
+                f"tokens range from {came[0]} to {came[1]}, and the vocabulary holds 0 … "
+                f"{self.num_embeddings - 1}"
+            ) from None

@@ -1,0 +1,1 @@
+"""The torture table of the dense operation: one generator, one oracle, one rule."""

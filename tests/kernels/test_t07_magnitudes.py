@@ -1,0 +1,94 @@
+"""T7: scores from 1e-30 to the end of the range, constant inputs, one huge key, denormals."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from itertools import product
+
+import pytest
+import torch
+
+from kernels import cases
+from kernels.cases import WEIGHTS, Case, build_call
+from kernels.rule import same_specials, violations
+from ogive.kernels import attention
+
+SIZES = (1e-30, 1e-10, 1e-3, 1.0, 30.0, 1e3, 1e6)
+BOUNDED = ("softmax", "softmax1", "sink", "sparsemax", "entmax15", "cog", "tanh", "softpick")
+
+
+def hold(call: cases.Call, impl: str) -> list[str]:
+    truth, eager = cases.theirs(call, torch.float64), cases.theirs(call, torch.float32)
+    nat = cases.naturals(call)
+    return violations(cases.ours(call, impl), eager, truth, nat, torch.float32)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_scores_of_every_size(weight, count):
+    done, broken = 0, []
+    for size, causal in product(SIZES, ("none", "square")):
+        call = build_call(Case(21, weight=weight, causal=causal, scale=1.0, width=3))
+        call.inputs["query"] = call.inputs["query"] * size
+        for impl in cases.impls_of(call.case):
+            broken += [f"size {size:g}, {causal}, {impl}: {line}" for line in hold(call, impl)]
+            done += 1
+    assert not broken, "\n".join(broken)
+    count("T7", done)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("number", [0.0, 1.0, -3.0, 1e-40])
+def test_constant_inputs(weight, number, count):
+    call = build_call(Case(22, weight=weight, mask="bool"))
+    call.inputs = {n: torch.full_like(t, number) for n, t in call.inputs.items()}
+    for impl in cases.impls_of(call.case):
+        found = cases.ours(call, impl)
+        assert all(t.isfinite().all() for t in found.values()), f"{weight} at {number}"
+        truth = cases.theirs(call, torch.float64)["out"]
+        torch.testing.assert_close(found["out"].double(), truth, rtol=1e-5, atol=1e-5)
+    count("T7", len(cases.impls_of(call.case)))
+
+
+@pytest.mark.parametrize("weight", BOUNDED)
+@pytest.mark.parametrize("size", [1e9, 1e18, 1e30])
+def test_one_huge_key(weight, size, count):
+    """Scores of 1e30 are numbers: outputs stand where the oracle's do."""
+    call = build_call(Case(23, weight=weight, causal="square"))
+    call.inputs["key"][0, 0, 2] *= size
+    truth = cases.theirs(call, torch.float64)["out"]
+    for impl in cases.impls_of(call.case):
+        found = cases.ours(call, impl)["out"]
+        assert same_specials(found, truth), f"{weight} {size:g} {impl}"
+        torch.testing.assert_close(found.double(), truth, rtol=1e-5, atol=1e-5)
+    count("T7", len(cases.impls_of(call.case)))
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa", "auto"])
+def test_the_end_of_the_range(impl, count):
+    """±finfo.max as a bias and as a value: no NaN that the oracle does not have."""
+    most = torch.finfo(torch.float32).max
+    for sign in (1, -1):
+        call = build_call(Case(24, mask="learned bias"))
+        call.inputs["bias"][0, 0, 1, 2] = sign * most
+        call.bias = call.inputs["bias"]
+        truth, found = cases.theirs(call, torch.float64), cases.ours(call, impl)
+        assert all(same_specials(found[n], truth[n]) for n in truth)
+    count("T7", 2)
+
+
+@pytest.mark.parametrize("weight", ["softmax", "tanh", "relu(length_power=1)"])
+def test_denormal_inputs_are_not_slow(weight):
+    """Denormal values at most 3 × the time of normal ones, forward and backward."""
+    draw = torch.Generator().manual_seed(0)
+    normal = [torch.randn(1, 2, 128, 32, generator=draw) for _ in range(3)]
+
+    def seconds(value):
+        tensors = [t.detach().requires_grad_() for t in (*normal[:2], value)]
+        start = time.perf_counter()
+        attention(*tensors, weight=weight).sum().backward()
+        return time.perf_counter() - start
+
+    pairs = [(seconds(normal[2]), seconds(normal[2] * 1e-40)) for _ in range(21)]
+    plain, denormal = (statistics.median(times) for times in zip(*pairs, strict=True))
+    assert denormal <= 3 * plain + 1e-3, f"{denormal:.2g} s against {plain:.2g} s"

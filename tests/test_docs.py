@@ -1,0 +1,57 @@
+"""The site builds without a warning, and its tables hold every part and preset."""
+
+from __future__ import annotations
+
+import html
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ogive.parts import catalogue, presets
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Where the built pages are. The module's tests share one build."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-d", str(folder / "trees")]
+    ran = subprocess.run(
+        [*build, str(DOCS), str(folder)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+def letters(text: str) -> str:
+    """A text without what typography changes: quotes, dashes, and where lines end."""
+    return re.sub(r"\W", "", html.unescape(re.sub(r"<[^>]*>", "", text)))
+
+
+@pytest.mark.parametrize("family", ["map", "score", "weight"])
+def test_every_part_is_in_the_table(site, family):
+    page = (site / "parts.html").read_text()
+    members = catalogue(family).values()
+    assert [m.name for m in members if f'<span class="pre">{m.name}' not in page] == []
+    assert [m.name for m in members if letters(m.source) not in letters(page)] == []
+
+
+def test_every_preset_is_in_the_table(site):
+    page = html.unescape((site / "sites.html").read_text())
+    assert [name for name in presets if f'<span class="pre">{name}</span>' not in page] == []
+
+
+def test_formulas_are_drawn_not_spelled(site):
+    page = (site / "parts.html").read_text()
+    assert page.count("<math ") >= sum(len(catalogue(f)) for f in ("map", "score", "weight"))
+    assert r"\mathrm" not in page
+
+
+def test_nothing_comes_from_a_network(site):
+    for page in site.glob("*.html"):
+        for load in ('src="http', "@import", 'rel="stylesheet" href="http'):
+            assert load not in page.read_text(), f"{page.name} loads {load}"
