@@ -80,7 +80,12 @@ def random_case(seed: int, lengths: tuple[int, ...] = LENGTHS, **fixed: Any) -> 
     if pick.random() < 0.12:
         score, weight = "dot", "softmax"
     score, weight = fixed.get("score", score), fixed.get("weight", weight)
-    heavy = weight not in oracle.ELEMENTWISE and weight not in ("softmax", "softmax1", "sink", "cog")
+    heavy = weight not in oracle.ELEMENTWISE and weight not in (
+        "softmax",
+        "softmax1",
+        "sink",
+        "cog",
+    )
     lengths = tuple(n for n in lengths if n <= (17 if heavy else 65))
     drawn_causal = pick.choice(CAUSAL)
     causal = fixed.get("causal", drawn_causal)

@@ -99,7 +99,9 @@ def _curve(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Te
         (first,) = torch.autograd.grad(value.sum(), x, create_graph=True)
         second = torch.zeros_like(x)
         if first.requires_grad:
-            (second,) = torch.autograd.grad(first.sum(), x, allow_unused=True, materialize_grads=True)
+            (second,) = torch.autograd.grad(
+                first.sum(), x, allow_unused=True, materialize_grads=True
+            )
     return value.detach().abs(), first.detach().abs(), second.abs()
 
 

@@ -276,7 +276,13 @@ TWINS = [
         SOFT | {"causal": "square", "mask": "none", "window": (2, 0)},
         sees_left,
     ),
-    Twin("heads swapped in dv", gradient_of("value", Turned), 1.0, SOFT | {"heads": 2, "group": 1}, sees),
+    Twin(
+        "heads swapped in dv",
+        gradient_of("value", Turned),
+        1.0,
+        SOFT | {"heads": 2, "group": 1},
+        sees,
+    ),
     Twin(
         "heads swapped in dq",
         gradient_of("query", Turned),
@@ -392,7 +398,11 @@ def test_a_comparison_cannot_be_deaf_to_nan():
 
 def test_a_missing_or_misshapen_tensor_is_caught():
     truth = {"out": torch.zeros(2, 3, dtype=torch.float64)}
-    for wrong in ({}, {"out": torch.zeros(3, 2)}, {"out": torch.zeros(2, 3), "more": torch.ones(1)}):
+    for wrong in (
+        {},
+        {"out": torch.zeros(3, 2)},
+        {"out": torch.zeros(2, 3), "more": torch.ones(1)},
+    ):
         assert violations(wrong, truth, truth, {"out": 1.0}, torch.float32)
 
 

@@ -9,7 +9,14 @@ from kernels import cases, oracle
 from kernels.cases import WEIGHTS, Case, build_call
 from ogive.kernels import attention
 
-FUTURES = {"other": None, "huge": 1e4, "vast": 3e38, "negative": -1e30, "nan": torch.nan, "inf": torch.inf}
+FUTURES = {
+    "other": None,
+    "huge": 1e4,
+    "vast": 3e38,
+    "negative": -1e30,
+    "nan": torch.nan,
+    "inf": torch.inf,
+}
 SCORES = ("dot", "additive(tanh)", "distance", "gatv2,softcap(2)", "cosine", "bilinear")
 GRID = [(w, s) for at, w in enumerate(WEIGHTS) for s in ("dot", SCORES[1 + at % 5])]
 PAST = 5
@@ -40,7 +47,9 @@ def test_the_past_keeps_every_bit(weight, score, future, count):
     for name, tensor in changed.items():
         tail = tensor[:, :, PAST:]
         torch.manual_seed(1)
-        tail.copy_(torch.randn_like(tail) if FUTURES[future] is None else tail * 0 + FUTURES[future])
+        tail.copy_(
+            torch.randn_like(tail) if FUTURES[future] is None else tail * 0 + FUTURES[future]
+        )
         if name == "query":
             tensor[:, :, PAST:] = call.inputs[name][:, :, PAST:]
     done = 0

@@ -52,7 +52,9 @@ def heads_last(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2) if x.dim() == 4 else x
 
 
-LAYOUTS = {f.__name__: f for f in (transposed, every_second, offset, strided, misaligned, heads_last)}
+LAYOUTS = {
+    f.__name__: f for f in (transposed, every_second, offset, strided, misaligned, heads_last)
+}
 TENSORS = ("query", "key", "value", "attn_mask", "bias", "grad")
 WEIGHTS = ("softmax", "tanh", "sparsemax", "relu(length_power=1)")
 
@@ -78,7 +80,9 @@ def results(call: cases.Call, impl: str) -> dict[str, Tensor]:
 
 def laid_out_call(weight: str, seed: int = 0) -> cases.Call:
     call = build_call(
-        Case(seed, weight=weight, mask="learned bias", batch=2, heads=2, queries=9, keys=12, width=8)
+        Case(
+            seed, weight=weight, mask="learned bias", batch=2, heads=2, queries=9, keys=12, width=8
+        )
     )
     draw = torch.Generator().manual_seed(seed)
     call.options["attn_mask"] = torch.rand(2, 2, 9, 12, generator=draw) > 0.3

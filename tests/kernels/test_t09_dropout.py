@@ -97,8 +97,10 @@ def test_through_checkpointing(reentrant, count):
     def gradients(run):
         leaves = [t.detach().requires_grad_() for t in call.inputs.values()]
         torch.manual_seed(5)
-        return torch.autograd.grad(run(*leaves), leaves, call.grad) if not reentrant else _summed(
-            run(*leaves), leaves, call.grad
+        return (
+            torch.autograd.grad(run(*leaves), leaves, call.grad)
+            if not reentrant
+            else _summed(run(*leaves), leaves, call.grad)
         )
 
     def step(*tensors):

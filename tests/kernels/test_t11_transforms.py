@@ -14,7 +14,9 @@ from ogive.kernels import attention
 
 SMOOTH = [w for w in WEIGHTS if w.split("(")[0] not in ("sparsemax", "softpick", "cog")]
 OPTIONS = {"plain": {}, "masked": {"mask": "both", "causal": "offset"}}
-MIXED = [(SCORES[at % len(SCORES)], w) for at, w in enumerate(WEIGHTS)] + [("dot", w) for w in WEIGHTS]
+MIXED = [(SCORES[at % len(SCORES)], w) for at, w in enumerate(WEIGHTS)] + [
+    ("dot", w) for w in WEIGHTS
+]
 
 
 def pair(score, weight, options, impl="reference"):
@@ -22,9 +24,7 @@ def pair(score, weight, options, impl="reference"):
     call = small(score, weight, **options)
 
     def ours(*tensors):
-        return attention(
-            *tensors, score=call.score, weight=call.weight, impl=impl, **call.options
-        )
+        return attention(*tensors, score=call.score, weight=call.weight, impl=impl, **call.options)
 
     def theirs(*tensors):
         return oracle.attend(

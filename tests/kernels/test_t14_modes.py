@@ -77,7 +77,11 @@ def test_checkpointing(weight, reentrant, count):
     leaves = {n: t.requires_grad_() for n, t in call.inputs.items()}
     found = []
     for keep_all in (True, False):
-        out = run(call) if keep_all else checkpoint(lambda *_: run(call), *leaves.values(), use_reentrant=reentrant)
+        out = (
+            run(call)
+            if keep_all
+            else checkpoint(lambda *_: run(call), *leaves.values(), use_reentrant=reentrant)
+        )
         out.backward(call.grad)
         found.append([t.grad for t in leaves.values()])
         for tensor in leaves.values():
@@ -102,7 +106,9 @@ def test_parts_copy_pickle_and_save(family, written, count):
     stream = io.BytesIO()
     torch.save(part.state_dict(), stream)
     loaded = make(family, written)
-    loaded.load_state_dict(torch.load(io.BytesIO(stream.getvalue()), weights_only=True), strict=True)
+    loaded.load_state_dict(
+        torch.load(io.BytesIO(stream.getvalue()), weights_only=True), strict=True
+    )
     for other in (copy.deepcopy(part), pickle.loads(pickle.dumps(part)), loaded):
         assert torch.equal(attention(*tensors, **{family: other}), plain)
         assert str(other) == str(part)

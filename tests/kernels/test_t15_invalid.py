@@ -171,7 +171,11 @@ CASES = [
     ({"weight": ""}, WRONG, ["''", "exactly one"]),
     ({"weight": "softmax,softmax"}, WRONG, ["'softmax,softmax'", "2 parts"]),
     ({"weight": "sink"}, WRONG, ["sink", "setup"]),
-    ({"weight": build("weight", "sink").setup(Sizes(8, 3, 4))}, WRONG, ["sink", "3 heads", "has 2"]),
+    (
+        {"weight": build("weight", "sink").setup(Sizes(8, 3, 4))},
+        WRONG,
+        ["sink", "3 heads", "has 2"],
+    ),
     ({"return_aux": True}, KIND, ["return_aux", "True"]),
     ({"return_aux": {"lse": True}}, KIND, ["return_aux", "lse"]),
     ({"return_aux": AuxRequest(weights_rows=[5])}, WRONG, ["weights_rows", "[5]", "5 queries"]),

@@ -96,9 +96,9 @@ def test_flex_attention_forward(seed, count):
     truth = {"out": cases.theirs(call, torch.float64)["out"]}
     for impl in cases.impls_of(case):
         found = {"out": cases.ours(call, impl)["out"]}
-        assert not violations(
-            found, {"out": other}, truth, cases.naturals(call), torch.float32
-        ), str(case)
+        assert not violations(found, {"out": other}, truth, cases.naturals(call), torch.float32), (
+            str(case)
+        )
     count("T20", 1)
 
 

@@ -132,8 +132,10 @@ def loop_attention(call, tensors):
                     s = [x + bias[b][h][i][j] for x, j in zip(s, seen, strict=True)]
                 w = weights(case.weight, s, pw) if seen else []
                 columns = range(case.value_width)
-                out += [sum((x * v[b][g][j][c] for x, j in zip(w, seen, strict=True)), mpf(0))
-                        for c in columns]
+                out += [
+                    sum((x * v[b][g][j][c] for x, j in zip(w, seen, strict=True)), mpf(0))
+                    for c in columns
+                ]
     return out
 
 
@@ -169,7 +171,9 @@ def test_three_authors_agree(seed, count):
     truth = loop_attention(call, tensors)
     results = {"oracle": theirs(call, torch.float64), "reference": ours(call, "reference")}
     for author, found in results.items():
-        gap = max(abs(a - mpf(b)) for a, b in zip(truth, found["out"].flatten().tolist(), strict=True))
+        gap = max(
+            abs(a - mpf(b)) for a, b in zip(truth, found["out"].flatten().tolist(), strict=True)
+        )
         assert gap <= 1e-13 * max(1, *map(abs, truth)), f"{author}: out of {case} by {gap}"
     pick = random.Random(seed)
     for name in sorted(call.inputs | call.parameters):

@@ -16,6 +16,8 @@ import pytest
 from ogive.errors import ArgumentError
 from ogive.lab import compare
 from ogive.report import forest
+from ogive.report.cards import draw_pairs, score_scales
+from ogive.report.evidence import gather
 from ogive.report.figures import draw_forest
 from ogive.report.palette import MARKS, PALETTE
 from ogive.report.scale import Scale, around, around_zero
@@ -277,3 +279,17 @@ def test_scale_around_zero_holds_zero_and_the_margin():
     scale = around_zero([(3.0, 4.0)], 0.5, 0, 1)
     assert scale.low < -0.5
     assert scale.high > 4.0
+
+
+@pytest.mark.parametrize("task", ["text", "recall"])
+@pytest.mark.parametrize(
+    ("variant", "won"), [("sigmoid gate on mixed", 6), ("constant gate on value", 0)]
+)
+def test_seeds_are_won_on_the_good_side(task, variant, won):
+    evidence = gather(sample.spec(tasks=(task,)), sample.rows(tasks=(task,), tuning=False))[0]
+    scale = score_scales(evidence, [variant])[variant]
+    drawing = draw_pairs(evidence, variant, None, scale, key="pairs")
+    said = [text.text for text in ElementTree.fromstring(drawing.svg).iter("text")]
+    assert f"better with {won} of 6 seeds" in said
+    assert drawing.svg.count("stroke-dasharray") == 6 - won  # dashed where the baseline won
+    assert len(drawing.tips) == 6

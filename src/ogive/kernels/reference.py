@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,8 @@ def reference(call: Call) -> tuple[Tensor, Aux | None]:
     Builds the (batch, heads, queries, keys) tensors that the formula names. Half precision is
     computed in float32 and rounded once, at the end.
     """
-    with torch.autocast(call.query.device.type, enabled=False):
+    kind = call.query.device.type
+    with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
         query, key, value, bias = widened(call)
         keep = call.visibility.keep(query.shape[-2], key.shape[-2], query.device)
         guard = _needs_guard(keep, query, key, value)
@@ -34,6 +37,11 @@ def reference(call: Call) -> tuple[Tensor, Aux | None]:
             weights = drop(weights, call.seed, call.dropout_p, call.first_query)
         out = weights @ value if guard is None else finite.guarded_mix(weights, value, guard)
     return out.to(call.query.dtype), aux
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast inside; the meta device knows none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _needs_guard(keep: Tensor | None, *inputs: Tensor) -> Tensor | None:

@@ -34,8 +34,12 @@ class Visibility:
     @property
     def plain_causal(self) -> bool:
         """Whether causality from offset zero is all there is."""
-        plain = self.mask is None and self.window == (None, None)
-        return self.is_causal and plain and isinstance(self.offset, int) and self.offset == 0
+        if not self.is_causal or self.mask is not None or self.window != (None, None):
+            return False
+        # Two steps, so that a symbolic offset is decided while tracing and never handed on.
+        if isinstance(self.offset, int) and self.offset == 0:  # noqa: SIM103
+            return True
+        return False
 
     def keep(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         """bool (1 or batch, 1 or heads, 1 or queries, keys), True where visible; None for all."""

@@ -427,14 +427,17 @@ UPDATE trials SET state = 'pending', deaths = 0, reason = NULL, result = NULL, d
     finished = NULL
 WHERE state = 'failed' AND id IN (SELECT trial FROM study_trials WHERE study = ?)
 """
+# Few trials run at a time, so this begins with those (CROSS JOIN keeps SQLite to that order) …
+_RUNNING = """
+SELECT DISTINCT t.id, t.token, t.owner, t.beat
+FROM trials t CROSS JOIN study_trials s ON s.study = ? AND s.trial = t.id
+WHERE t.state = 'running'
+"""
+# … while this walks along the study's order until it meets a pending one.
 _PENDING = """
 SELECT t.id, t.token, t.config FROM study_trials s CROSS JOIN trials t ON t.id = s.trial
 WHERE s.study = ? AND t.state = 'pending' AND json_extract(t.config, '$.code') = ?
 ORDER BY s.role DESC, s.position LIMIT 1
-"""
-_RUNNING = """
-SELECT DISTINCT t.id, t.token, t.owner, t.beat FROM study_trials s JOIN trials t ON t.id = s.trial
-WHERE s.study = ? AND t.state = 'running'
 """
 _TAKE = """
 UPDATE trials SET state = 'running', owner = ?, started = ?, token = token + 1 WHERE id = ?

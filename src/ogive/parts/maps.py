@@ -293,6 +293,11 @@ class Glu(Map):
     def width_out(self, width: int) -> int:
         return width // 2
 
+    def setup(self, sizes: Sizes) -> Glu:
+        if sizes.head_width % 2:
+            raise ArgumentError(f"{self} cuts a head in half, and {sizes.head_width} is odd")
+        return self
+
     def forward(self, h: Tensor, x: Tensor | None = None) -> Tensor:
         kept, gate = h.chunk(2, dim=-1)
         return kept * self.act.value(gate)

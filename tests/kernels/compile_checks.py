@@ -1,0 +1,114 @@
+"""What test_t13_compile.py runs: a process of its own, where no import hook checks shapes.
+
+torch.compile must meet the code that users run; the hook of the tests wraps functions and data
+classes in ways that it cannot trace. `python compile_checks.py NAME` prints how many cases held.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch._dynamo
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+warnings.filterwarnings("error")
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # Inductor's own
+
+from kernels import cases  # noqa: E402
+from kernels.cases import Case, build_call  # noqa: E402
+from kernels.rule import violations  # noqa: E402
+from ogive.kernels import attention  # noqa: E402
+
+# Inductor rewrites eager attention as well; "aot_eager" traces forward and backward as Inductor
+# does, in a tenth of the time, so Inductor itself runs on few.
+TRACED = [
+    ("dot", "softmax", "bool", "square"),
+    ("dot", "softmax", "none", "none"),
+    ("dot", "softmax", "learned bias", "offset"),
+    ("cosine", "tanh", "bool", "square"),
+    ("dot,softcap(2)", "relu(length_power=1)", "float", "none"),
+    ("distance", "sigmoid(bias=-log_n)", "both", "square"),
+    ("dot", "sparsemax", "bool", "none"),
+    ("dot", "entmax15", "none", "square"),
+    ("gatv2", "softmax1", "none", "square"),
+    ("bilinear", "sink", "bool", "tensor"),
+    ("dot", "linear(normalise=false)", "none", "square"),
+    ("dot", "softpick", "bool", "square"),
+]
+INDUCTOR = TRACED[:1] + TRACED[3:4]
+
+
+def compiled_rule(score, weight, mask, causal, backend) -> list[str]:
+    torch._dynamo.reset()
+    sizes = {"queries": 9, "keys": 9, "width": 8, "batch": 2}
+    call = build_call(Case(3, score, weight, causal, mask, **sizes))
+    run = torch.compile(attention, fullgraph=True, backend=backend)
+    truth, eager = cases.theirs(call, torch.float64), cases.theirs(call, torch.float32)
+    found = cases.ours(call, "auto", run)
+    return violations(found, eager, truth, cases.naturals(call), torch.float32)
+
+
+def one_graph() -> int:
+    """fullgraph, forward and backward, against fp64."""
+    for case in TRACED:
+        broken = compiled_rule(*case, backend="aot_eager")
+        assert not broken, f"{case}: {broken}"
+    return len(TRACED)
+
+
+def inductor() -> int:
+    for case in INDUCTOR:
+        broken = compiled_rule(*case, backend="inductor")
+        assert not broken, f"{case}: {broken}"
+    return len(INDUCTOR)
+
+
+def ten_lengths() -> int:
+    """At most two recompilations, sizes becoming symbols."""
+    return sum(_ten_lengths(weight) for weight in ("softmax", "tanh"))
+
+
+def _ten_lengths(weight: str) -> int:
+    torch._dynamo.reset()
+    graphs = []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    run = torch.compile(attention, fullgraph=True, dynamic=None, backend=counting)
+    for length in (5, 8, 13, 16, 21, 32, 33, 47, 64, 65):
+        call = build_call(
+            Case(length, weight=weight, causal="square", queries=length, keys=length, width=8)
+        )
+        found = run(**call.inputs, weight=weight, is_causal=True)
+        torch.testing.assert_close(found, attention(**call.inputs, weight=weight, is_causal=True))
+    assert len(graphs) <= 3, f"{len(graphs)} graphs for ten lengths"
+    return 10
+
+
+def special_values() -> int:
+    """What Python cannot look at is still hidden, and still shown."""
+    torch._dynamo.reset()
+    run = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    for weight in ("softmax", "tanh"):
+        call = build_call(Case(2, weight=weight, causal="square", queries=8, keys=8))
+        clean = run(**call.inputs, weight=weight, is_causal=True)
+        for name in ("key", "value"):
+            inputs = {n: t.clone() for n, t in call.inputs.items()}
+            inputs[name][:, :, 6:] = torch.nan
+            leaves = {n: t.requires_grad_() for n, t in inputs.items()}
+            out = run(**leaves, weight=weight, is_causal=True)
+            assert torch.equal(out[:, :, :6], clean[:, :, :6])
+            assert out[:, :, 6:].isnan().all()
+            (slope,) = torch.autograd.grad(out[:, :, :6].sum(), leaves["query"])
+            assert slope[:, :, :6].isfinite().all()
+    return 4
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print("held", globals()[sys.argv[1]]())
