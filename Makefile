@@ -16,7 +16,9 @@ help:            ## list these commands
 
 setup: $(STAMP)  ## build .venv from nothing (PYTHON=, TORCH_INDEX= override)
 
-$(STAMP): pyproject.toml constraints.txt scripts/setup.sh scripts/system_packages.sh
+KERNELS := CMakeLists.txt $(wildcard src/ogive/kernels/csrc/*)
+
+$(STAMP): pyproject.toml constraints.txt $(wildcard scripts/*.sh) $(KERNELS)
 	@scripts/setup.sh
 	@touch $@
 

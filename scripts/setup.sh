@@ -46,4 +46,5 @@ echo "== everything else"
 "${pip[@]}" --no-build-isolation --editable '.[dev]'
 "$venv/bin/python" -m pip --disable-pip-version-check check
 
+scripts/kernels.sh
 scripts/system_packages.sh
