@@ -125,7 +125,7 @@ def test_hessian(score, weight, count):
     for impl in cases.impls_of(call.case):
         ours, theirs, (q, k, v), _ = pair(score, weight, OPTIONS["masked"], impl)
         try:
-            mine = hessian(lambda x, run=ours: run(x, k, v).square().sum())(q)
+            mine = hessian(lambda x, run=ours, k=k, v=v: run(x, k, v).square().sum())(q)
         except NotImplementedError as error:
             refused(error, impl)
             continue
