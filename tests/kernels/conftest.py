@@ -20,18 +20,25 @@ def count(record_property):
     return record
 
 
+def _properties(terminalreporter, outcome):
+    reports = terminalreporter.stats.get(outcome, [])
+    calls = (r for r in reports if getattr(r, "when", None) == "call")
+    return [pair for report in calls for pair in report.user_properties]
+
+
 def pytest_terminal_summary(terminalreporter):
     """`torture: 12345 cases, 0 violations (T1 2000, …)`, from whatever ran, on any worker."""
     totals: Counter[str] = Counter()
-    broken = 0
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.stats.get(outcome, []):
-            tables = [p for p in getattr(report, "user_properties", []) if p[0].startswith(MARK)]
-            if getattr(report, "when", None) == "call":
-                totals.update({name.removeprefix(MARK): number for name, number in tables})
-        if outcome == "failed":
-            here = terminalreporter.stats.get(outcome, [])
-            broken = sum("tests/kernels/" in str(report.nodeid) for report in here)
+    for name, number in _properties(terminalreporter, "passed"):
+        if name.startswith(MARK):
+            totals[name.removeprefix(MARK)] += number
+    failed = terminalreporter.stats.get("failed", [])
+    broken = sum("tests/kernels/" in report.nodeid for report in failed)
+    twins = [value for name, value in _properties(terminalreporter, "passed") if name == "twin"]
+    if twins:
+        terminalreporter.write_line(
+            f"wrong twins killed: {len(twins)} ({'; '.join(sorted(twins))})"
+        )
     if totals:
         each = ", ".join(f"{name} {number}" for name, number in sorted(totals.items()))
         verdict = f"{broken} tests broken" if broken else "0 violations"

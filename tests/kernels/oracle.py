@@ -24,7 +24,9 @@ def dots(q: Tensor, k: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    return x / x.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
+    squared = x.square().sum(-1, keepdim=True)  # where it is 0, the slope of its root counts as 0
+    length = torch.where(squared > 0, torch.where(squared > 0, squared, 1).sqrt(), 0)
+    return x / length.clamp_min(1e-12)
 
 
 def cosine(q: Tensor, k: Tensor, p: Params) -> Tensor:

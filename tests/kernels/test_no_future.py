@@ -1,4 +1,4 @@
-"""No weight function lets a query know its future: values and gradients, however wild the future."""
+"""No weight function lets a query know its future, however wild: values and gradients."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_hidden_values_change_no_bit(weight, score, count):
 
 @pytest.mark.parametrize(("weight", "score"), GRID)
 def test_the_future_changes_no_bit_of_the_past(weight, score, count):
-    """The last key is bad: rows before it keep every bit, forward and in their queries' gradient."""
+    """Rows before a bad key keep every bit, forward and in their queries' gradient."""
     done = 0
     for tensor, bad in product(("key", "value", "bias"), BAD.values()):
         clean, dirty = call_of(weight, score, "future"), call_of(weight, score, "future")

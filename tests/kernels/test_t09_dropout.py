@@ -1,4 +1,4 @@
-"""T9: dropout. The right share, the same pattern forward and backward, and a pattern by counting."""
+"""T9: dropout. The right share, the same forward and backward, and a pattern by counting."""
 
 from __future__ import annotations
 

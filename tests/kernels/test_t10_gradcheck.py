@@ -29,7 +29,7 @@ def function_of(call: cases.Call, impl: str):
         with swapped(parts):
             return attention(**options, score=call.score, weight=call.weight, impl=impl)
 
-    full = {n: t for n, t in (call.inputs | call.parameters).items()}
+    full = call.inputs | call.parameters
     return run, [full[n].detach().clone().requires_grad_() for n in names]
 
 

@@ -1,4 +1,4 @@
-"""T13: torch.compile. One graph, few recompilations, and numbers that keep the rule against fp64."""
+"""T13: torch.compile. One graph, few recompilations, and R1 against float64."""
 
 from __future__ import annotations
 

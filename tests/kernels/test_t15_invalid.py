@@ -1,4 +1,4 @@
-"""T15: bad input. Each call raises the right error, whose message names the argument and what came."""
+"""T15: bad input. Each raises the right error, which names the argument and what came."""
 
 from __future__ import annotations
 

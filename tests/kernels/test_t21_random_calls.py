@@ -16,7 +16,7 @@ from kernels.rule import violations
 from ogive.kernels import attention, last_impl
 
 LIGHT = [w for w in cases.WEIGHTS if w in oracle.ELEMENTWISE or w in ("softmax", "sink", "cog")]
-EXAMPLES = 400 if os.environ.get("OGIVE_TEST_ALL") == "1" else 25
+EXAMPLES = 400 if os.environ.get("OGIVE_TEST_ALL") == "1" else 100
 STEPS = 20
 
 done = [0]

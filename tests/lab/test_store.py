@@ -217,6 +217,16 @@ def test_a_zombie_cannot_commit(filled, monkeypatch):
     assert opened.rows("fake")[0].result["score"] == 1.5
 
 
+def test_without_the_token_a_zombie_would_commit(filled, monkeypatch):
+    """The wrong twin of the test above: it is the token that refuses."""
+    opened, code = filled
+    monkeypatch.setattr(store, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(store, "_FINISH", store._FINISH.replace("token = ?", "? >= 0"))
+    lost = opened.claim("fake", dead_owner(), code)
+    opened.claim("fake", OWNER, code)
+    assert opened.finish(lost, {"score": -1.0})
+
+
 @pytest.mark.parametrize("where", ["machine", "space"])
 def test_unseen_owners_keep_their_trial_while_their_heart_beats(filled, monkeypatch, where):
     opened, code = filled

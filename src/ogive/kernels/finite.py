@@ -27,9 +27,8 @@ def all_modest(*tensors: Tensor) -> bool:
     From one sum of squares a tensor; False where a sum is too large, though each number be not.
     """
     with torch.no_grad():
-        dtypes = [_accumulator(tensor) for tensor in tensors]
-        sums = [t.to(d).square().sum() / torch.finfo(d).max for t, d in zip(tensors, dtypes)]
-        return all(bool(share <= 1 / 16) for share in sums)
+        wide = [tensor.to(_accumulator(tensor)) for tensor in tensors]
+        return all(bool(w.square().sum() <= torch.finfo(w.dtype).max / 16) for w in wide)
 
 
 def wild(tensor: Tensor) -> Tensor:

@@ -43,10 +43,10 @@ def sdpa(call: Call) -> tuple[Tensor, Aux | None]:
     if not finite.may_look(*tensors, *biases):
         return _blind(call), None
     if finite.all_modest(*tensors) and finite.all_finite(*biases):
-        return _plain(call, *tensors, call.bias), None
-    tame = [tensor.masked_fill(finite.wild(tensor), 0) for tensor in tensors]
+        return _plain(call, call.query, call.key, call.value, call.bias), None
+    query, key, value = (tensor.masked_fill(finite.wild(tensor), 0) for tensor in tensors)
     bias = None if call.bias is None else finite.cleaned(call.bias)
-    out, rows = _plain(call, *tame, bias), _wild_rows(call)
+    out, rows = _plain(call, query, key, value, bias), _wild_rows(call)
     return torch.where(rows, reference(call)[0], out) if rows.any() else out, None
 
 
@@ -56,8 +56,9 @@ def _blind(call: Call) -> Tensor:
     There an infinite query or key makes its rows NaN, also where the definition's score would be
     −∞, and a visible NaN in value shows in outputs, not in gradients.
     """
-    inputs = [finite.cleaned(tensor) for tensor in (call.query, call.key, call.value)]
-    out = _plain(call, *inputs, None if call.bias is None else finite.cleaned(call.bias))
+    query, key, value = (finite.cleaned(t) for t in (call.query, call.key, call.value))
+    bias = None if call.bias is None else finite.cleaned(call.bias)
+    out = _plain(call, query, key, value, bias)
     poison = _poison(call)
     bad = ~poison.isfinite()
     return torch.where(bad, poison, out * torch.where(bad, torch.nan, 1.0).to(out.dtype))

@@ -45,7 +45,7 @@ class Text(Task):
     source = "pydoc_data.topics, the interpreter's own documentation (PSF-2.0), or any UTF-8 file"
     vocabulary = 256
     default_model: ClassVar = {"width": 64, "depth": 2, "heads": 4, "hidden": 256}
-    default_train: ClassVar = {"steps": 700, "batch": 8, "lr": 1e-2, "warmup": 40}
+    default_train: ClassVar = {"steps": 600, "batch": 8, "lr": 1e-2, "warmup": 40}
     quick_train: ClassVar = {"steps": 200, "evaluations": 1}
     learning_rates = (5e-3, 1e-2, 2e-2)
 
