@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels import oracle
 from kernels.natural import Problem, natural
-from ogive.kernels import attention
+from ogive.kernels import attention, compiled
 from ogive.parts import Sizes, build, score_from
 
 SCORES = tuple(oracle.SCORES)
@@ -278,13 +278,16 @@ def naturals(call: Call) -> dict[str, float]:
     return {name: found[name.replace("score.score.", "score.")] for name in ("out", *exact)}
 
 
+NOT_COMPILED = {"sparsemax", "entmax15"}
+"""Weight functions without a compiled kernel."""
+
+
 def impls_of(case: Case) -> tuple[str, ...]:
     """The implementations that can run a case, by name."""
-    return (
-        ("reference", "sdpa", "auto")
-        if (case.score, case.weight) == ("dot", "softmax")
-        else ("reference",)
-    )
+    torchs = ("sdpa", "auto") if (case.score, case.weight) == ("dot", "softmax") else ()
+    runs = case.weight.split("(")[0] not in NOT_COMPILED and "power=1" not in case.score
+    kernels = ("native",) if runs and not compiled.missing else ()
+    return ("reference", *torchs, *kernels, "chunked")
 
 
 def _family(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

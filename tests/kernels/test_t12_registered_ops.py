@@ -1,15 +1,67 @@
-"""T12: opcheck on every registered operator. There are none yet: nothing here calls torch.library.
-
-The compiled kernels will register theirs; this test then fails and asks for their opcheck.
-"""
+"""T12: torch.library.opcheck on every registered operator, over ten inputs each."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-import ogive.kernels  # noqa: F401
+from kernels.cases import Case, build_call
+from ogive.kernels import compiled, dense, native
+from ogive.kernels.visible import Visibility
+
+CASES = [
+    Case(1),
+    Case(2, weight="tanh", queries=7, keys=7),
+    Case(3, weight="sigmoid(bias=-log_n)", batch=2, heads=4, group=2),
+    Case(4, weight="softpick", width=1),
+    Case(5, weight="cog", keys=1),
+    Case(6, score="additive(tanh)", weight="relu(length_power=1)"),
+    Case(7, score="gatv2", queries=1),
+    Case(8, weight="sink", mask="none"),
+    Case(9, weight="gelu(length_power=1)", dtype=torch.float64),
+    Case(10, weight="softplus(length_power=1)", value_width=9),
+]
+pytestmark = pytest.mark.skipif(
+    compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"
+)
 
 
-def test_ogive_registers_no_operator():
-    registered = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("ogive::")]
-    assert not registered, f"write torch.library.opcheck over ten inputs each for {registered}"
+def dense_of(case: Case, monkeypatch) -> dense.Dense:
+    """The dense call that `attention(impl="native")` makes of a case, without gradients."""
+    seen: list[dense.Dense] = []
+    real = native.apply
+    monkeypatch.setattr(native, "apply", lambda call: seen.append(call) or real(call))
+    call = build_call(case)
+    from ogive.kernels import attention
+
+    with torch.no_grad():
+        attention(**call.inputs, score=call.score, weight=call.weight, impl="native", **call.options)
+    return seen[0]
+
+
+def test_every_registered_operator_is_here():
+    registered = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("ogive::")}
+    assert registered == {"ogive::dense", "ogive::dense_backward"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.score}-{case.weight}")
+def test_forward_and_backward_operators(case, monkeypatch, count):
+    call = dense_of(case, monkeypatch)
+    inputs = tuple(vars(call).values())
+    inputs = tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in inputs)
+    checked = torch.library.opcheck(torch.ops.ogive.dense.default, inputs)
+    assert set(checked.values()) == {"SUCCESS"}
+    out, lse = torch.ops.ogive.dense(*inputs)
+    needs = [getattr(call, name) is not None for name in dense.GRADED]
+    needs[dense.GRADED.index("constant")] &= call.curve in dense.SHARING
+    back = (torch.ones_like(out), out, lse, needs, *inputs)
+    checked = torch.library.opcheck(torch.ops.ogive.dense_backward.default, back)
+    assert set(checked.values()) == {"SUCCESS"}
+    count("T12", 2)
+
+
+def test_the_table_of_activations_is_the_compiled_one():
+    """One list of names, in the order of the compiled enumeration."""
+    assert tuple(compiled.ACT_NUMBERS) == ("", *dense.ACTS)
+    assert set(dense.SHARING) | set(dense.ELEMENTWISE) == set(compiled._native.names())
+    assert Visibility().sides == (None, None)

@@ -61,8 +61,8 @@ _LACKS: dict[str, Callable[[Call], str | None]] = {
     "native": native.lacks,
     "chunked": chunked.lacks,
 }
-_PREFERENCE = ("sdpa", "native", "chunked", "reference")
-"""What "auto" tries, in order: softmax over dot products keeps torch's own numbers."""
+_PREFERENCE = ("sdpa", "reference")
+"""What "auto" tries, in order. Kernels and blocks run by name until "auto" is measured with them."""
 _last: dict[str, str | None] = {"impl": None}
 _built: dict[tuple[str, str, int], Part] = {}
 """Parts named by their written form: without parameters, the same for every call."""
@@ -169,7 +169,7 @@ def last_impl() -> str | None:
 
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
-        return next(name for name in _PREFERENCE if _declines(name, call) is None)
+        return next(name for name in _PREFERENCE if _LACKS[name](call) is None)
     if not isinstance(impl, str):
         raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
     if impl not in _IMPLS:
@@ -179,13 +179,6 @@ def _choose(impl: str, call: Call) -> str:
         runs = ", ".join(repr(name) for name in _RUN)
         raise ImplUnavailable(f"impl={impl!r} cannot run this: {reason} (here run {runs}, 'auto')")
     return impl
-
-
-def _declines(name: str, call: Call) -> str | None:
-    """Why "auto" passes an implementation by, or None where it takes it."""
-    if name == "chunked" and not chunked.pays(call):
-        return "the definition fits in one piece"
-    return _LACKS[name](call)
 
 
 def _parts(score: str | Score, weight: str | Weight, query: Tensor) -> tuple[Score, Weight]:

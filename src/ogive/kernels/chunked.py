@@ -32,11 +32,6 @@ def lacks(call: Call) -> str | None:
     return None
 
 
-def pays(call: Call) -> bool:
-    """Whether the definition in one piece would build a tensor beyond the budget."""
-    return _block(call) < call.query.shape[-2]
-
-
 def chunked(call: Call) -> tuple[Tensor, Aux | None]:
     """The reference's numbers, block by block."""
     queries, block = call.query.shape[-2], _block(call)
