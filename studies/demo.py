@@ -40,7 +40,7 @@ study = Study(
     # A variant may want another learning rate than the baseline, and would look worse at the
     # baseline's. Every arm tunes its own, on two seeds that the comparison does not use.
     tuning_seeds=2,
-    learning_rates=(3e-3, 6e-3, 1.2e-2),
+    learning_rates=(6e-3, 1.2e-2, 2.4e-2),
     # Small enough for minutes on a laptop, large enough that attention matters. Sizes and ladder
     # were chosen on seeds from 9001 on, which no comparison uses.
     model={"width": 64, "depth": 2, "heads": 4, "hidden": 256},

@@ -122,7 +122,7 @@ class _Run:
         self.rows: list[Row] = []
         self.comparisons: list[Comparison] = []
         self.children: list[Child] = []
-        self.over_before: set[str] = set()
+        self.began_at = time.time()  # as rows tell time
         self.deaths_in_a_row = 0
         self.first_seen: dict[tuple[str, int], float] = {}
         self.total = 0
@@ -149,7 +149,6 @@ class _Run:
         if retry_failed:
             self.store.retry_failed(self.name)
         self.advance()
-        self.over_before = {row.id for row in self.rows if row.state in ("done", "failed")}
         if not self.finished():
             for child in self.children:
                 self.put_to_work(child)
@@ -294,12 +293,12 @@ class _Run:
         """The rows as they stand, and the last report."""
         self.advance()
         self.report("done")
-        over = {row.id for row in self.rows if row.state in ("done", "failed")}
+        over = {r.id for r in self.rows if r.finished is not None and r.finished >= self.began_at}
         return Outcome(
             spec=self.spec,
             rows=self.rows,
             comparisons=self.comparisons,
-            executed=len(over - self.over_before),
+            executed=len(over),
             failed=sum(row.state == "failed" for row in self.rows),
             seconds=time.monotonic() - self.began,
         )

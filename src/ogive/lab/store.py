@@ -171,12 +171,14 @@ class Store:
         """Record a study about to run. A new plan drops the links to trials of the old one.
 
         Trials themselves are never deleted: what they cost may serve another study. Trials of
-        seeds that are no longer asked for are left out as long as nobody has begun them.
+        seeds that are no longer asked for are left out as long as nobody has begun them. The spec
+        keeps its order, which is the study's.
         """
+        canonical(spec)  # raises for what JSON cannot write
         name, written = spec["name"], canonical(plan)
         with self._writing() as connection:
             old = connection.execute("SELECT plan FROM studies WHERE name = ?", (name,)).fetchone()
-            connection.execute(_SAVE_STUDY, (name, canonical(spec), written, time.time()))
+            connection.execute(_SAVE_STUDY, (name, json.dumps(spec), written, time.time()))
             if old is not None and old[0] != written:
                 connection.execute("DELETE FROM study_trials WHERE study = ?", (name,))
             connection.execute(_DROP_SEEDS, (name, spec["seeds"]))
