@@ -52,7 +52,7 @@ study = Study(
 # A first look in a minute and a half: fewer seeds, short training, one learning rate for all.
 quick = study.replace(
     name="demo-quick",
-    seeds=3,
+    seeds=5,
     learning_rates=(1e-2,),
     train={"steps": 200, "batch": 8, "warmup": 40, "evaluations": 1},
     quick=True,
