@@ -95,6 +95,7 @@ def unknown_targets(text: str) -> set[str]:
 def wrong_calls(text: str) -> list[str]:
     """Calls of `ogive` in shell blocks whose verb or options do not exist."""
     import typer.main
+
     from ogive.cli.main import app
 
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]

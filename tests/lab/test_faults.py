@@ -123,7 +123,7 @@ class Watch:
 def test_workers_killed_at_random(tmp_path, undisturbed):
     """SIGKILL to a random worker at a random moment; the run goes on to the end."""
     chance, watch, kills = random.Random(1), Watch(tmp_path), 0
-    seeds = 4 + KILLS // 4
+    seeds = 4 + KILLS
     process = start(tmp_path, study={"seeds": seeds})
     while process.poll() is None:
         time.sleep(chance.uniform(0.0, 0.3))

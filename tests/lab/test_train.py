@@ -257,6 +257,6 @@ def test_the_average_is_the_average():
 
 
 def test_the_average_is_what_is_scored():
-    last, averaged = train(trial(steps=30)), train(trial(steps=30, ema=0.95))
+    last, averaged = train(trial("text", steps=30)), train(trial("text", steps=30, ema=0.95))
     assert last["curve"][0][1] == averaged["curve"][0][1]
-    assert last["score"] != averaged["score"] or last["curve"] != averaged["curve"]
+    assert last["score"] != averaged["score"]

@@ -64,12 +64,28 @@ def test_options_reach_every_block():
     assert all(block.feedforward is None for block in Decoder(30, 16, 2, 4, hidden=0).blocks)
 
 
-def test_starts_near_a_uniform_guess():
+def loss_of(model, tokens):
+    return F.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def test_untied_starts_near_a_uniform_guess():
+    torch.manual_seed(0)
+    model = Decoder(200, 64, 2, 4, tie_embeddings=False)
+    loss = loss_of(model, torch.randint(200, (8, 32)))
+    assert loss.item() == pytest.approx(torch.tensor(200.0).log().item(), abs=0.7)
+
+
+def test_tied_unlearns_to_answer_with_the_token_itself():
     torch.manual_seed(0)
     model = Decoder(200, 64, 2, 4)
-    tokens = torch.randint(200, (8, 32))
-    loss = F.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-    assert loss.item() == pytest.approx(torch.tensor(200.0).log().item(), abs=0.7)
+    uniform = torch.tensor(200.0).log().item()
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss_of(model, torch.randint(200, (8, 32))).backward()
+        optimiser.step()
+    loss = loss_of(model, torch.randint(200, (8, 32)))
+    assert loss.item() == pytest.approx(uniform, abs=0.7)
 
 
 @pytest.mark.parametrize("sites", ["", "query=gelu,conv(2) weight=sigmoid(bias=-log_n)"])

@@ -116,13 +116,14 @@ class Trunk(nn.Module):
 class Embedding(nn.Embedding):
     """A vector for each token, read times √width.
 
-    It starts small (standard deviation 0.02, as in GPT-2): tied to the last projection, a vector
-    as long as 1 would have a fresh model answer every token with the token itself.
+    It starts with standard deviation 1/√width, so that what is read has variance 1. Tied to the
+    last projection, a fresh model then leans towards answering each token with itself; it unlearns
+    that within a few steps, and on `text` smaller starts ended with more loss and more noise.
     """
 
     def reset_parameters(self) -> None:
         """Draw the vectors anew."""
-        nn.init.normal_(self.weight, std=0.02)
+        nn.init.normal_(self.weight, std=1 / math.sqrt(self.embedding_dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, length) → (batch, length, width); `ArgumentError` for tokens out of range."""
