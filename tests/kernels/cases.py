@@ -278,16 +278,17 @@ def naturals(call: Call) -> dict[str, float]:
     return {name: found[name.replace("score.score.", "score.")] for name in ("out", *exact)}
 
 
-NOT_COMPILED = {"sparsemax", "entmax15"}
+COMPILED_SCORES = ("dot", "dot,softcap(2)", "additive(tanh)", "gatv2", "gatv2,softcap(2)")
+NOT_COMPILED = ("sparsemax", "entmax15", "linear", "softpick")
 """Weight functions without a compiled kernel."""
 
 
 def impls_of(case: Case) -> tuple[str, ...]:
     """The implementations that can run a case, by name."""
     torchs = ("sdpa", "auto") if (case.score, case.weight) == ("dot", "softmax") else ()
-    runs = case.weight.split("(")[0] not in NOT_COMPILED and "power=1" not in case.score
-    kernels = ("native",) if runs and not compiled.missing else ()
-    return ("reference", *torchs, *kernels, "chunked")
+    runs = case.weight.split("(")[0] not in NOT_COMPILED and case.score in COMPILED_SCORES
+    runs &= case.dtype != torch.float64 and not compiled.missing
+    return ("reference", *torchs, *(("native",) if runs else ()), "chunked")
 
 
 def _family(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from torch.func import grad as grad_of
 from kernels import cases, oracle
 from kernels.cases import SCORES, WEIGHTS
 from kernels.test_t10_gradcheck import function_of, small
-from ogive.kernels import attention
+from ogive.errors import ImplUnavailable
+from ogive.kernels import attention, compiled
 
 SMOOTH = [w for w in WEIGHTS if w.split("(")[0] not in ("sparsemax", "softpick", "cog")]
 OPTIONS = {"plain": {}, "masked": {"mask": "both", "causal": "offset"}}
@@ -44,6 +45,19 @@ def refused(error, impl):
     """torch's fused operation has no forward mode, and says so; ours always has."""
     assert impl != "reference", error
     assert "forward" in str(error), error
+
+
+def transforming(case):
+    """Implementations that torch.func may transform; blocks refuse, by name."""
+    return [impl for impl in cases.impls_of(case) if impl != "chunked"]
+
+
+def test_blocks_and_kernels_refuse_transforms():
+    call = small("dot", "tanh")
+    many = [torch.stack((call.inputs[n],) * 2).float() for n in ("query", "key", "value")]
+    for impl in ("chunked",) if compiled.missing else ("chunked", "native"):
+        with pytest.raises(ImplUnavailable, match=r"torch\.func"):
+            vmap(lambda q, k, v, impl=impl: attention(q, k, v, weight="tanh", impl=impl))(*many)
 
 
 def close(one, two):
@@ -82,7 +96,7 @@ def test_gradient_penalty(score, weight, options, count):
 @pytest.mark.parametrize(("score", "weight"), MIXED)
 def test_forward_mode(score, weight, options, count):
     call = small(score, weight, **OPTIONS[options])
-    for impl in cases.impls_of(call.case):
+    for impl in transforming(call.case):
         ours, theirs, tensors, _ = pair(score, weight, OPTIONS[options], impl)
         along = [torch.randn_like(t) for t in tensors]
         try:
@@ -101,7 +115,7 @@ def test_forward_mode(score, weight, options, count):
 @pytest.mark.parametrize(("score", "weight"), MIXED)
 def test_vmap_and_its_gradient(score, weight, options, count):
     call = small(score, weight, **OPTIONS[options])
-    for impl in cases.impls_of(call.case):
+    for impl in transforming(call.case):
         ours, _, tensors, _ = pair(score, weight, OPTIONS[options], impl)
         many = [torch.stack((t, t.flip(-1), t * 0.5)) for t in tensors]
         single = torch.stack([ours(*each) for each in zip(*many, strict=True)])
@@ -122,7 +136,7 @@ def test_vmap_and_its_gradient(score, weight, options, count):
 @pytest.mark.parametrize(("score", "weight"), MIXED[::2])
 def test_hessian(score, weight, count):
     call = small(score, weight)
-    for impl in cases.impls_of(call.case):
+    for impl in transforming(call.case):
         ours, theirs, (q, k, v), _ = pair(score, weight, OPTIONS["masked"], impl)
         try:
             mine = hessian(lambda x, run=ours, k=k, v=v: run(x, k, v).square().sum())(q)

@@ -62,7 +62,7 @@ _LACKS: dict[str, Callable[[Call], str | None]] = {
     "chunked": chunked.lacks,
 }
 _PREFERENCE = ("sdpa", "reference")
-"""What "auto" tries, in order. Kernels and blocks run by name until "auto" is measured with them."""
+"""What "auto" tries, in order; kernels and blocks run by name until "auto" is measured."""
 _last: dict[str, str | None] = {"impl": None}
 _built: dict[tuple[str, str, int], Part] = {}
 """Parts named by their written form: without parameters, the same for every call."""

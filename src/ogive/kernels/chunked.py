@@ -1,5 +1,4 @@
-"""The definition, a block of queries at a time: any score and weight function, memory linear in
-length.
+"""The definition, a block of queries at a time: any score and weight, memory linear in length.
 
 Each block is computed by the reference and computed again in the backward pass, so at most one
 block's (batch, heads, block, keys) tensors exist at a time.
@@ -37,7 +36,9 @@ def chunked(call: Call) -> tuple[Tensor, Aux | None]:
     queries, block = call.query.shape[-2], _block(call)
     if block >= queries:
         return reference(call)
-    pieces = [_piece(call, start, min(start + block, queries)) for start in range(0, queries, block)]
+    pieces = [
+        _piece(call, start, min(start + block, queries)) for start in range(0, queries, block)
+    ]
     out = torch.cat([out for out, _ in pieces], -2)
     if call.aux is None:
         return out, None
@@ -45,7 +46,7 @@ def chunked(call: Call) -> tuple[Tensor, Aux | None]:
 
 
 def _piece(call: Call, start: int, stop: int) -> tuple[Tensor, Aux | None]:
-    def run(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):  # noqa: ANN202
+    def run(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):
         part = replace(
             call,
             query=query,

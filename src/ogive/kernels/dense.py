@@ -20,11 +20,11 @@ from ogive.kernels.compiled import run
 from ogive.kernels.dropout import drop
 from ogive.kernels.visible import Visibility
 from ogive.parts.scores import Dot, Score, ScoreChain, Softcap
-from ogive.parts.weights import Cog, Softmax, Softpick, over_sum, row_maximum, shifted_exp
+from ogive.parts.weights import Cog, Softmax, over_sum, row_maximum, shifted_exp
 
 BLOCK = 48
 """Queries in a block of the compiled loops."""
-SHARING = {"softmax": Softmax, "softpick": Softpick, "cog": Cog}
+SHARING = {"softmax": Softmax, "cog": Cog}
 ELEMENTWISE = {
     "gelu": lambda s, c: F.gelu(s) * c,
     "identity": lambda s, c: s * c,
@@ -152,7 +152,7 @@ def _weights(call: Dense, scores: Tensor, keep: Tensor | None) -> Tensor:
     shown = scores if hidden is None else scores.masked_fill(hidden, 0)
     if call.curve == "softmax":
         top = torch.maximum(row_maximum(shown, keep), constant.detach())  # type: ignore[union-attr]
-        weights = over_sum(shifted_exp(shown, keep, top), torch.exp(constant - top))
+        weights = over_sum(shifted_exp(shown, keep, top), torch.exp(constant - top))  # type: ignore[operator]
     else:
         weights = ELEMENTWISE[call.curve](shown, constant)
     return weights if hidden is None else weights.masked_fill(hidden, 0)
@@ -212,7 +212,7 @@ def run_forward(call: Dense) -> tuple[Tensor, Tensor]:
     out = query.new_empty((*query.shape[:3], value.shape[-1]))
     rows = query.shape[:3] if call.curve in SHARING else (0,)
     lse = query.new_empty(rows)
-    if out.numel():
+    if out.numel() or lse.numel():
         run(call, out=out, lse=lse if lse.numel() else None)
     return out, lse
 
@@ -223,7 +223,7 @@ def run_backward(
     """The compiled backward pass; every gradient is summed in a fixed order."""
     query, shares = call.query, call.curve in SHARING
     delta = (grad_out * out).sum(-1) if shares else None
-    grads = dict.fromkeys(GRADED, query.new_empty(0))
+    grads = {name: query.new_empty(0) for name in GRADED}  # outputs must not alias
     for name in ("query", "key", "value"):
         grads[name] = query.new_empty(getattr(call, name).shape)
     if needs[GRADED.index("bias")]:
@@ -233,7 +233,14 @@ def run_backward(
         blocks = -(-query.shape[2] // BLOCK)
         sums = query.new_zeros((*query.shape[:2], blocks, query.shape[3]))
     if any(grads[name].numel() for name in ("query", "key", "value")):
-        run(call, lse=lse if shares else None, delta=delta, grad_out=grad_out, grads=grads, sums=sums)
+        run(
+            call,
+            lse=lse if shares else None,
+            delta=delta,
+            grad_out=grad_out,
+            grads=grads,
+            sums=sums,
+        )
     if sums is not None:
         grads["vectors"] = sums.sum((0, 2)) * call.scale
     if needs[GRADED.index("constant")]:

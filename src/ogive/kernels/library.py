@@ -94,7 +94,7 @@ def _graphed(
 ) -> list[Tensor | None]:
     wanted = [t for t, need in zip(tensors, needs, strict=False) if need]
     with torch.enable_grad():
-        out = dense.definition(Dense(*tensors, *numbers))
+        out = dense.definition(Dense(*tensors, *numbers))  # type: ignore[arg-type]
         grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
     return [next(grads) if need else None for need in needs]
 

@@ -1,8 +1,7 @@
 """The compiled CPU kernels: what they take, why not the rest, and the call into them.
 
-Memory grows with queries + keys, forward and backward. The scores that reduce to dot products
-(cosine, bilinear, distance) are reduced here, in torch, so that autograd differentiates the
-reduction; a softcap, a float bias, masks, windows and grouped heads go into the kernel.
+Memory grows with queries + keys, forward and backward. A softcap, a float bias with gradients,
+masks, windows, grouped heads and dropout go into the kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ogive.kernels.library import apply
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _PER_LENGTH = {
     weights.Relu: "relu",
     weights.Relu2: "relu2",
@@ -33,13 +32,11 @@ _SHARING = {
     weights.Softmax: "softmax",
     weights.Softmax1: "softmax",
     weights.Sink: "softmax",
-    weights.Softpick: "softpick",
     weights.Cog: "cog",
 }
-_ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh", weights.Linear: "identity"}
+_ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
 _CURVES = {**_PER_LENGTH, **_SHARING, **_ONE_EACH}
-_SCORES = (scores.Dot, scores.Cosine, scores.Bilinear, scores.Distance)
-_SUMS = (scores.Additive, scores.GatV2, scores.Gat)
+_SUMS = (scores.Additive, scores.GatV2)
 _ACTS = {
     maps.Tanh: "tanh",
     maps.Relu: "relu",
@@ -56,20 +53,16 @@ def lacks(call: Call) -> str | None:
     if compiled.missing:
         return compiled.missing
     score, _ = split_softcap(call.score)
-    if score is None or type(score) not in (*_SCORES, *_SUMS):
+    if score is None or type(score) not in (scores.Dot, *_SUMS):
         return f"they have no score {call.score}"
     if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
         return f"they have no additive score with {score.act}"
-    if isinstance(score, scores.Distance) and score.power != 2:
-        return "they compute the squared distance, not its root"
     if type(call.weight) not in _CURVES:
         return f"they have no {call.weight}"
     if call.query.device.type != "cpu":
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"they have no {call.query.dtype}"
-    if call.dropout_p and isinstance(call.weight, weights.Linear) and call.weight.normalise:
-        return f"they have no dropout with {call.weight}"
     if call.aux is not None:
         return "they return no statistics of their rows"
     if not torch.compiler.is_compiling() and finite.transforming():
@@ -86,16 +79,8 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
         factor = cast(Score, score).resolve_scale(query.shape[-1], call.scale)
         act, act_constant, vectors = "", 0.0, None
         if isinstance(score, _SUMS):
-            act = _ACTS[type(score.act)]
-            act_constant = getattr(score.act, "slope", 0.0)
-            query, key, vectors = _as_sum(score, query, key)
-            if key.shape[1] != value.shape[1]:
-                value = value.repeat_interleave(key.shape[1] // value.shape[1], 1)
-        else:
-            query, key = _as_dot(cast(Score, score), query, key)
-        normalised = isinstance(call.weight, weights.Linear) and call.weight.normalise
-        if normalised:  # the row sum comes out as one more column of value
-            value = torch.cat((value, torch.ones_like(value[..., :1])), -1)
+            act, act_constant = _ACTS[type(score.act)], getattr(score.act, "slope", 0.0)
+            vectors = score.weight.to(dtype)
         left, right = call.visibility.sides
         out = apply(
             Dense(
@@ -118,10 +103,6 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 right=-1 if right is None else right,
             )
         )
-        if normalised:
-            out, total = out[..., :-1], out[..., -1:]
-            nothing = total == 0
-            out = (out / total.masked_fill(nothing, 1)).masked_fill(nothing, 0)
     return out.to(call.query.dtype), None
 
 
@@ -133,34 +114,6 @@ def split_softcap(score: Score) -> tuple[Score | None, float]:
     if len(steps) != 1 or not isinstance(steps[0], scores.Softcap):
         return None, 0.0
     return score.score, float(steps[0].cap)
-
-
-def _as_dot(score: Score, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """query' and key' whose dot products are the unscaled scores."""
-    if isinstance(score, scores.Cosine):
-        unit = torch.nn.functional.normalize
-        gain = score.gain if score.weight is None else score.weight.to(query.dtype)
-        return unit(query, dim=-1) * gain, unit(key, dim=-1)
-    if isinstance(score, scores.Bilinear):
-        return query @ score.weight.to(query.dtype), key
-    if isinstance(score, scores.Distance):  # −‖q − k‖²/2 = q·k − ‖q‖²/2 − ‖k‖²/2
-        ones_query, ones_key = torch.ones_like(query[..., :1]), torch.ones_like(key[..., :1])
-        half_query = query.square().sum(-1, keepdim=True) / -2
-        half_key = key.square().sum(-1, keepdim=True) / -2
-        query = torch.cat((query, half_query, ones_query), -1)
-        return query, torch.cat((key, ones_key, half_key), -1)
-    return query, key
-
-
-def _as_sum(score: Score, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """query', key' and vectors (h, d) with Σ_d v_d act(q'_d + k'_d) the unscaled scores."""
-    if isinstance(score, scores.Gat):  # act(a·q + a·k): one feature, whose vector is 1
-        ones = query.new_ones(query.shape[1], 1)
-        group = query.shape[1] // key.shape[1]
-        key = key.repeat_interleave(group, 1) if group != 1 else key
-        of_query = query @ score.query_weight.to(query.dtype).unsqueeze(-1)
-        return of_query, key @ score.key_weight.to(key.dtype).unsqueeze(-1), ones
-    return query, key, score.weight.to(query.dtype)  # type: ignore[union-attr]
 
 
 def _four_axes(pairs: Tensor | None) -> Tensor | None:
@@ -181,8 +134,6 @@ def _constant(call: Call, dtype: torch.dtype) -> Tensor | None:
         return query.new_zeros((1, 1, 1), dtype=dtype)
     if type(weight) in _SHARING:
         return None
-    if isinstance(weight, weights.Linear):
-        return query.new_ones((1, 1, 1), dtype=dtype)
     if isinstance(weight, weights.Sigmoid) and weight.bias != "-log_n":
         return query.new_full((1, 1, 1), float(weight.bias), dtype=dtype)
     count = call.visibility.count(query.shape[-2], call.key.shape[-2], query.device)
@@ -190,4 +141,4 @@ def _constant(call: Call, dtype: torch.dtype) -> Tensor | None:
     if isinstance(weight, weights.Sigmoid):
         return -count.log()
     power = weight.length_power if isinstance(weight, weights.PowerLength) else 1
-    return count ** -power if power else torch.ones_like(count)
+    return count**-power if power else torch.ones_like(count)

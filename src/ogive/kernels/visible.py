@@ -72,8 +72,8 @@ class Visibility:
             keep = self.keep(queries, keys, device)
             return keep.sum(-1)  # type: ignore[union-attr]
         left, right = self.sides
-        offset = self.offset.view(-1, 1) if isinstance(self.offset, Tensor) else self.offset
-        at = (torch.arange(queries, device=device) + offset).view(-1, 1, queries)
+        offset = torch.as_tensor(self.offset, device=device).view(-1, 1)
+        at = (torch.arange(queries, device=device) + offset)[:, None]
         low = torch.zeros_like(at) if left is None else (at - left).clamp(0, keys)
         high = torch.full_like(at, keys) if right is None else (at + right + 1).clamp(0, keys)
         return (high - low).clamp_min(0)

@@ -34,7 +34,6 @@ constexpr Entry entries[] = {
     each<here::Sigmoid>("sigmoid"),     each<here::Silu>("silu"),
     each<here::Softplus>("softplus"),   each<here::Tanh>("tanh"),
     shared<here::CogShape>("cog"),      shared<here::SoftmaxShape>("softmax"),
-    shared<here::SoftpickShape>("softpick"),
 };
 
 }  // namespace

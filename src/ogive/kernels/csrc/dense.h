@@ -259,8 +259,8 @@ struct SharedRows {
   static void start(const Problem& p, int64_t b, int64_t h, int64_t rows, T* top, T* total) {
     const T sink = p.constant ? *p.constant.at<T>(b, h) : kNothing<T>;
     for (int64_t r = 0; r < rows; ++r) {
-      top[r] = Shape::floor_at_zero ? std::max(sink, T(0)) : sink;
-      total[r] = sink == kNothing<T> ? 0 : std::exp(sink - top[r]);
+      top[r] = sink;
+      total[r] = sink == kNothing<T> ? 0 : 1;
     }
   }
 
@@ -270,10 +270,10 @@ struct SharedRows {
     for (int64_t k = 0; k < row.n; k += Lanes<T>::count)
       most = larger<T>(Shape::template size<T>(load<T>(row.scores + k)), most);
     const T now = std::max(maximum<T>(most), top);
-    const T shift = now == kNothing<T> ? 0 : now, unit = std::exp(-shift);
+    const T shift = now == kNothing<T> ? 0 : now;
     Vec<T> sums{};
     for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
-      const Share<T> one = Shape::template share<T>(load<T>(row.scores + k), shift, unit);
+      const Share<T> one = Shape::template share<T>(load<T>(row.scores + k), shift);
       store<T>(row.scores + k, one.weight);
       sums += one.mass;
     }

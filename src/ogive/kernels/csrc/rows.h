@@ -19,13 +19,12 @@ struct Share {
 
 // e^s / (Σ e^s + e^z), z the logit of a sink; hidden scores come as −∞.
 struct SoftmaxShape {
-  static constexpr bool floor_at_zero = false;
   template <class T>
   static Vec<T> size(Vec<T> s) {
     return s;
   }
   template <class T>
-  static Share<T> share(Vec<T> s, T shift, T) {
+  static Share<T> share(Vec<T> s, T shift) {
     const Vec<T> e = exp_below<T>(s - shift);
     return {e, e};
   }
@@ -39,13 +38,12 @@ struct SoftmaxShape {
 
 // sign(s) e^|s| / Σ e^|s|.
 struct CogShape {
-  static constexpr bool floor_at_zero = false;
   template <class T>
   static Vec<T> size(Vec<T> s) {
     return s == kNothing<T> ? s : absolute<T>(s);
   }
   template <class T>
-  static Share<T> share(Vec<T> s, T shift, T) {
+  static Share<T> share(Vec<T> s, T shift) {
     const Vec<T> e = exp_below<T>(size<T>(s) - shift);
     return {s == T(0) ? Vec<T>{} : with_sign_of<T>(e, s), e};
   }
@@ -55,43 +53,6 @@ struct CogShape {
     const Vec<T> sign = s > T(0) ? splat<T>(1) : (s < T(0) ? splat<T>(-1) : Vec<T>{});
     g = e * (g - sign * delta) * sign * sign;
     s = e * sign;
-  }
-};
-
-// max(e^s − 1, 0) / Σ |e^s − 1|, by expm1 near zero so that no digits are lost.
-struct SoftpickShape {
-  static constexpr bool floor_at_zero = true;
-  template <class T>
-  static Vec<T> size(Vec<T> s) {
-    return s;
-  }
-  template <class T>
-  static Vec<T> lifted(Vec<T> s, Vec<T> shift, Vec<T> unit) {  // (e^s − 1) e^−shift
-    const Vec<T> close = expm1_negative<T>(-absolute<T>(s));
-    // For 0 < s < 1: e^s − 1 = −expm1(−s) e^s.
-    const Vec<T> raised = exp_below<T>(s - shift);
-    const Vec<T> near_zero = s > T(0) ? -close * raised : close * unit;
-    return absolute<T>(s) < T(1) ? near_zero : raised - unit;
-  }
-  template <class T>
-  static Share<T> share(Vec<T> s, T shift, T unit) {
-    const Vec<T> all = lifted<T>(s, splat<T>(shift), splat<T>(unit));
-    const Vec<T> seen = s == kNothing<T> ? Vec<T>{} : all;
-    return {s > T(0) ? seen : (s <= T(0) ? Vec<T>{} : s), absolute<T>(seen)};
-  }
-  template <class T>
-  static void turn(Vec<T>& s, Vec<T>& g, Vec<T> lse, Vec<T> delta) {
-    // A row of zeros has no mass: its weights and its gradients are zero.
-    const Vec<T> shift = lse == kNothing<T> ? splat<T>(std::numeric_limits<T>::max()) : lse;
-    // With lse below zero e^−lse may be large; e^(s − lse) stays at most about 1 / |e^s − 1|.
-    const Vec<T> unit = exp_bounded<T>(-shift), raised = exp_bounded<T>(s - shift);
-    const Vec<T> close = expm1_negative<T>(-absolute<T>(s));
-    const Vec<T> near_zero = s > T(0) ? -close * raised : close * unit;
-    const Vec<T> all = absolute<T>(s) < T(1) ? near_zero : raised - unit;
-    const Vec<T> up = s > T(0) ? splat<T>(1) : Vec<T>{};
-    const Vec<T> sign = s > T(0) ? splat<T>(1) : (s < T(0) ? splat<T>(-1) : Vec<T>{});
-    g = raised * (up * g - sign * delta);
-    s = up * all;
   }
 };
 

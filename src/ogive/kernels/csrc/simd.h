@@ -130,14 +130,6 @@ inline Vec<T> exp_below(Vec<T> x) {
   return x < C::low ? Vec<T>{} : e;
 }
 
-// e^x, also for large x: ∞ beyond the largest number.
-template <class T>
-inline Vec<T> exp_bounded(Vec<T> x) {
-  using C = ExpConstants<T>;
-  const Vec<T> e = exp_below<T>(x > C::high ? splat<T>(C::high) : x);
-  return x > C::high ? splat<T>(std::numeric_limits<T>::infinity()) : e;
-}
-
 // e^x − 1 for x ≤ 0 within 2 ulp, also near 0.
 template <class T>
 inline Vec<T> expm1_negative(Vec<T> x) {
