@@ -176,7 +176,7 @@ def _choose(impl: str, call: Call) -> str:
         raise unknown("impl", impl, [*_IMPLS, "auto"])
     reason = _IMPLS[impl].missing or _LACKS[impl](call)
     if reason:
-        runs = ", ".join(repr(name) for name in _RUN)
+        runs = ", ".join(repr(name) for name in _RUN if not _IMPLS[name].missing)
         raise ImplUnavailable(f"impl={impl!r} cannot run this: {reason} (here run {runs}, 'auto')")
     return impl
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,7 @@ instruction_set = "none"
 """The best instruction set that was compiled and that this processor has."""
 
 try:
-    from ogive.kernels import _native  # type: ignore[attr-defined]
-
+    _native: Any = importlib.import_module("ogive.kernels._native")
     instruction_set = _native.supported()[-1]
 except ImportError as error:
     missing = f"this installation has no compiled kernels ({error})"
