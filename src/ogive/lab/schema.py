@@ -218,6 +218,7 @@ def _recognise(connection: sqlite3.Connection, path: Path, fresh: bool = False) 
         if fresh:
             return  # made a moment ago, or left by a crash before its first commit
         raise StoreError(f"{path}: nothing has been stored here yet; run a study first")
+    application, version = _stamp(connection)  # another process may have made it between the looks
     if application != APPLICATION:
         raise StoreError(
             f"{path} is not a store of Ogive but another SQLite file; name another file"
