@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -84,4 +85,7 @@ def gradients(rank: int, meeting: str, path: str) -> None:
     wrapped = DistributedDataParallel(model())
     wrapped(tokens(rank)).square().mean().backward()
     torch.save({n: p.grad for n, p in wrapped.module.named_parameters()}, f"{path}.{rank}")
+    distributed.barrier()  # neither rank hangs up while the other still talks
+    del wrapped
     distributed.destroy_process_group()
+    os._exit(0)  # threads of gloo may outlive their group; the interpreter's end would abort on one

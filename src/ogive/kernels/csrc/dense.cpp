@@ -1,5 +1,6 @@
 // All loops of one instruction set; compiled once for each, with OGIVE_ISA and its flags.
-#include "dense.h"
+#include "backward.h"
+#include "forward.h"
 #include "table.h"
 
 #define OGIVE_JOIN_(a, b) a##b

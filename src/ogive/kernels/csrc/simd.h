@@ -46,10 +46,6 @@ inline Vec<T> larger(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;  // b where either is NaN
 }
 template <class T>
-inline Vec<T> smaller(Vec<T> a, Vec<T> b) {
-  return a < b ? a : b;
-}
-template <class T>
 inline Vec<T> absolute(Vec<T> a) {
   using I = typename Lanes<T>::Integer;
   const I sign = std::numeric_limits<I>::min();

@@ -1,0 +1,245 @@
+// Backward: the scores are computed again, once for the gradient of queries and once for those of
+// keys and values; each number is summed by one thread in a fixed order, so results do not depend
+// on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "block.h"
+#include "dropout.h"
+#include "weigh.h"
+
+namespace ogive::OGIVE_ISA {
+
+template <class T>
+struct BackwardScratch {
+  std::vector<Packed<T>> kept;
+  Buffer<T> left, left_value, scores, grads, sums, value_sums, first, second;
+  T capped[kSpan], stay[kSpan];
+};
+
+template <class T>
+void pack_for_queries(const Problem& p, int64_t b, int64_t g, Packed<T>& kept) {
+  const int64_t head = b * p.shared + g;
+  if (kept.head == head) return;
+  kept.head = head;
+  const int64_t tall = round_up(p.keys, kPanel<T>), wide = round_up(p.width, kPanel<T>);
+  pack_panels<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
+                 kept.panels.need(tall * p.width));
+  pack_panels<T>(p.value.at<T>(b, g), p.keys, p.value.stride[2], p.value_width, p.value.stride[3],
+                 1, kept.value_panels.need(tall * p.value_width));
+  pack_rows<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
+               kept.rows.need(p.keys * wide), p.keys, wide);
+}
+
+template <class T>
+void pack_for_keys(const Problem& p, int64_t b, int64_t h, Packed<T>& kept) {
+  const int64_t head = b * p.heads + h;
+  if (kept.head == head) return;
+  kept.head = head;
+  const int64_t tall = round_up(p.queries, kPanel<T>);
+  const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
+  const View &q = p.query, &g = p.grad_out;
+  pack_panels<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], query_factor<T>(p),
+                 kept.panels.need(tall * p.width));
+  pack_panels<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
+                 kept.value_panels.need(tall * p.value_width));
+  pack_rows<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], query_factor<T>(p),
+               kept.rows.need(p.queries * wide), p.queries, wide);
+  pack_rows<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
+               kept.value_rows.need(p.queries * wide_value), p.queries, wide_value);
+}
+
+// One row through its slope; constants come one for the row, or one for each column. `stay`
+// holds the factor that dropout gave each weight, or is null.
+template <class T, class Slope, bool PerColumn>
+void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* capped,
+              const T* stay) {
+  if (cap > 0) {
+    row.squash(cap);
+    std::copy(row.scores, row.scores + row.n, capped);
+  }
+  row.add_bias();
+  for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
+    Vec<T> s = load<T>(row.scores + k), g = load<T>(grads + k);
+    if (stay) g *= load<T>(stay + k);
+    const Vec<T> one = PerColumn ? load<T>(first + k) : splat<T>(*first);
+    const Vec<T> two = PerColumn ? load<T>(second + k) : splat<T>(*second);
+    Slope::turn(s, g, one, two);
+    if (stay) s *= load<T>(stay + k);
+    store<T>(row.scores + k, s);
+    store<T>(grads + k, g);
+  }
+  if (!row.whole()) {
+    row.hide(row.scores, 0);
+    row.hide(grads, 0);
+  }
+}
+
+// Back through the softcap, from ∂/∂(capped score) to ∂/∂score.
+template <class T>
+void unsquash(int64_t n, T cap, const T* capped, T* grads) {
+  for (int64_t k = 0; k < n; k += Lanes<T>::count) {
+    const Vec<T> t = load<T>(capped + k) * (1 / cap);
+    store<T>(grads + k, load<T>(grads + k) * ((T(1) - t) * (T(1) + t)));
+  }
+}
+
+template <class T>
+void add_bias_gradient(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n,
+                       const T* grads) {
+  T* to = p.grad_bias.at<T>(b, h, i, j0);
+  const int64_t stride = p.grad_bias.stride[3], seen = std::min(n, p.keys - j0);
+  for (int64_t k = 0; k < seen; ++k) to[k * stride] += grads[k];
+}
+
+template <class T, class Slope>
+void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScratch<T>& mine) {
+  const int64_t g = h / (p.heads / p.shared);
+  const int64_t rows = std::min(kBlock, p.queries - i0), tall = round_up(rows, kRows);
+  const int64_t wide = round_up(p.width, kPanel<T>);
+  mine.kept.resize(1);
+  Packed<T>& kept = mine.kept[0];
+  pack_for_queries<T>(p, b, g, kept);
+  T* query = mine.left.need(kBlock * p.width);
+  T* grad_out = mine.left_value.need(kBlock * p.value_width);
+  T* scores = mine.scores.need(kBlock * kSpan);
+  T* grads = mine.grads.need(kBlock * kSpan);
+  T* sums = mine.sums.need(kBlock * wide);
+  pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
+               query_factor<T>(p), query, tall, p.width);
+  pack_rows<T>(p.grad_out.at<T>(b, h, i0), rows, p.grad_out.stride[2], p.value_width,
+               p.grad_out.stride[3], 1, grad_out, tall, p.value_width);
+  std::fill(sums, sums + tall * wide, T(0));
+  const Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
+  for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
+    const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
+    score_tile<T>(p, h, tall, query, kept.panels.get() + j0 * p.width, n, scores);
+    against_panels<T>(tall, p.value_width, grad_out, p.value_width,
+                      kept.value_panels.get() + j0 * p.value_width, n, grads, kSpan);
+    for (int64_t r = 0; r < rows; ++r) {
+      const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, scores + r * kSpan);
+      const T zero = 0;
+      const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(b, h, i0 + r);
+      const T* second = Slope::shares ? p.delta.at<T>(b, h, i0 + r) : &zero;
+      const T* stay = nullptr;
+      if (p.dropout > 0) stay = stay_of_query<T>(p, b, h, i0 + r, j0, n, mine.stay);
+      T* grad = grads + r * kSpan;
+      turn_row<T, Slope, false>(row, grad, first, second, T(p.cap), mine.capped, stay);
+      if (p.grad_bias) add_bias_gradient<T>(p, b, h, i0 + r, j0, n, grad);
+      if (p.cap > 0) unsquash<T>(n, T(p.cap), mine.capped, grad);
+    }
+    const int64_t depth = std::min(n, p.keys - j0);
+    if (p.act)
+      additive_left<T>(p, p.vectors.at<const T>(h, 0), rows, query,
+                       kept.panels.get() + j0 * p.width, n, grads, kSpan, sums, wide,
+                       p.grad_vectors.at<T>(b, h, i0 / kBlock));
+    else
+      add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + j0 * wide, wide, wide, sums,
+                     wide);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    T* to = p.grad_query.at<T>(b, h, i0 + r);
+    for (int64_t k = 0; k < p.width; ++k)
+      to[k * p.grad_query.stride[3]] = sums[r * wide + k] * query_factor<T>(p);
+  }
+}
+
+template <class T, class Slope>
+void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScratch<T>& mine) {
+  const int64_t group = p.heads / p.shared;
+  const int64_t rows = std::min(kBlock, p.keys - j0), tall = round_up(rows, kRows);
+  const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
+  mine.kept.resize(group);
+  T* key = mine.left.need(kBlock * p.width);
+  T* value = mine.left_value.need(kBlock * p.value_width);
+  T* scores = mine.scores.need(kBlock * kSpan);
+  T* grads = mine.grads.need(kBlock * kSpan);
+  T* sums = mine.sums.need(kBlock * wide);
+  T* value_sums = mine.value_sums.need(kBlock * wide_value);
+  T* first = mine.first.need(round_up(p.queries, kSpan) + kSpan);
+  T* second = mine.second.need(round_up(p.queries, kSpan) + kSpan);
+  pack_rows<T>(p.key.at<T>(b, g, j0), rows, p.key.stride[2], p.width, p.key.stride[3], 1, key, tall,
+               p.width);
+  pack_rows<T>(p.value.at<T>(b, g, j0), rows, p.value.stride[2], p.value_width, p.value.stride[3],
+               1, value, tall, p.value_width);
+  std::fill(sums, sums + tall * wide, T(0));
+  std::fill(value_sums, value_sums + tall * wide_value, T(0));
+  const Span seen = columns_of<T>(j0, rows, [&](int64_t j) { return queries_of(p, b, j); });
+  for (int64_t member = 0; member < group; ++member) {
+    const int64_t h = g * group + member;
+    Packed<T>& kept = mine.kept[member];
+    pack_for_keys<T>(p, b, h, kept);
+    for (int64_t i = 0; i < round_up(p.queries, kSpan) + kSpan; ++i) {
+      const bool there = i < p.queries;
+      first[i] = there ? *(Slope::shares ? p.lse : p.constant).template at<T>(b, h, i) : 0;
+      second[i] = there && Slope::shares ? *p.delta.at<T>(b, h, i) : 0;
+    }
+    for (int64_t i0 = seen.low; i0 < seen.high; i0 += kSpan) {
+      const int64_t n = std::min(kSpan, round_up(seen.high - i0, kPanel<T>));
+      score_tile<T>(p, h, tall, key, kept.panels.get() + i0 * p.width, n, scores);
+      against_panels<T>(tall, p.value_width, value, p.value_width,
+                        kept.value_panels.get() + i0 * p.value_width, n, grads, kSpan);
+      for (int64_t r = 0; r < rows; ++r) {
+        const T* stay = nullptr;
+        if (p.dropout > 0) stay = stay_of_key<T>(p, b, h, j0 + r, i0, n, mine.stay);
+        T* grad = grads + r * kSpan;
+        turn_row<T, Slope, true>(key_row<T>(p, b, h, j0 + r, i0, n, scores + r * kSpan), grad,
+                                 first + i0, second + i0, T(p.cap), mine.capped, stay);
+        if (p.cap > 0) unsquash<T>(n, T(p.cap), mine.capped, grad);
+      }
+      const int64_t depth = std::min(n, p.queries - i0);
+      add_product<T>(tall, depth, scores, kSpan, kept.value_rows.get() + i0 * wide_value,
+                     wide_value, wide_value, value_sums, wide_value);
+      if (p.act)
+        additive_left<T>(p, p.vectors.at<const T>(h, 0), rows, key,
+                         kept.panels.get() + i0 * p.width, n, grads, kSpan, sums, wide, nullptr);
+      else
+        add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums,
+                       wide);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    T* to = p.grad_key.at<T>(b, g, j0 + r);
+    for (int64_t k = 0; k < p.width; ++k) to[k * p.grad_key.stride[3]] = sums[r * wide + k];
+    to = p.grad_value.at<T>(b, g, j0 + r);
+    for (int64_t k = 0; k < p.value_width; ++k)
+      to[k * p.grad_value.stride[3]] = value_sums[r * wide_value + k];
+  }
+}
+
+template <class T, class Slope>
+void backward(const Problem& p) {
+  const int64_t blocks = (p.queries + kBlock - 1) / kBlock;
+  const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock;
+  const int64_t key_units = p.batch * p.shared * key_blocks;
+  // Blocks that add into the same entries of a broadcast bias's gradient go one after another,
+  // in one thread: outer counts what is independent, inner what is not.
+  const int64_t all[] = {p.batch, p.heads, blocks};
+  int64_t outer[3], inner[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    const bool shared = p.grad_bias && p.grad_bias.stride[axis] == 0;
+    outer[axis] = shared ? 1 : all[axis];
+    inner[axis] = shared ? all[axis] : 1;
+  }
+  const int64_t units = outer[0] * outer[1] * outer[2], within = inner[0] * inner[1] * inner[2];
+#pragma omp parallel num_threads(p.threads) if (p.threads > 1)
+  {
+    BackwardScratch<T> mine;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t u = 0; u < units; ++u)
+      for (int64_t w = 0; w < within; ++w) {
+        const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
+        const int64_t h = u / outer[2] % outer[1] + w / inner[2] % inner[1];
+        query_block<T, Slope>(p, b, h, (u % outer[2] + w % inner[2]) * kBlock, mine);
+      }
+    mine.kept.clear();
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t u = 0; u < key_units; ++u)
+      key_block<T, Slope>(p, u / key_blocks / p.shared, u / key_blocks % p.shared,
+                          u % key_blocks * kBlock, mine);
+  }
+}
+
+}  // namespace ogive::OGIVE_ISA

@@ -1,0 +1,51 @@
+// Blocks: what a thread keeps packed of a head, and a tile of scores of any kind.
+#pragma once
+
+#include "additive.h"
+#include "buffer.h"
+#include "problem.h"
+#include "seen.h"
+#include "tile.h"
+
+namespace ogive::OGIVE_ISA {
+
+constexpr int64_t kBlock = 48;   // rows of a tile
+constexpr int64_t kSpan = 128;   // columns of a tile
+
+// The scale goes into the packed queries of a dot product; additive scores have it in the vectors.
+template <class T>
+T query_factor(const Problem& p) {
+  return T(p.act ? 1 : p.scale);
+}
+
+template <class T>
+struct Packed {
+  int64_t head = -1;
+  Buffer<T> panels, value_panels, rows, value_rows;
+};
+
+// One row of a tile: columns [first, first + n), of which [low, high) may be seen.
+
+// A tile of scores: rows against packed columns, by dot product or by an additive score.
+template <class T>
+void score_tile(const Problem& p, int64_t h, int64_t rows, const T* left, const T* panels,
+                int64_t columns, T* tile) {
+  if (p.act)
+    additive_tile<T>(p, p.vectors.at<const T>(h, 0), rows, left, panels, columns, tile, kSpan);
+  else
+    against_panels<T>(rows, p.width, left, p.width, panels, columns, tile, kSpan);
+}
+
+// The tile columns that any row of a block needs: a range whose low end starts a panel.
+template <class T, class Of>
+Span columns_of(int64_t first, int64_t rows, Of of) {
+  Span all{INT64_MAX, 0};
+  for (int64_t r = 0; r < rows; ++r) {
+    const Span one = of(first + r);
+    if (one.low < one.high) all = {std::min(all.low, one.low), std::max(all.high, one.high)};
+  }
+  if (all.low >= all.high) return {0, 0};
+  return {all.low / kPanel<T> * kPanel<T>, all.high};
+}
+
+}  // namespace ogive::OGIVE_ISA
