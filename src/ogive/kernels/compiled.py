@@ -24,6 +24,11 @@ except ImportError as error:
     missing = f"this installation has no compiled kernels ({error})"
 
 
+def supported() -> list[str]:
+    """The instruction sets that were compiled and that this processor has, the best one last."""
+    return [] if missing else _native.supported()
+
+
 ACT_NUMBERS = {
     name: number
     for number, name in enumerate(

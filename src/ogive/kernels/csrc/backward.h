@@ -1,6 +1,9 @@
-// Backward: the scores are computed again, once for the gradient of queries and once for those of
-// keys and values; each number is summed by one thread in a fixed order, so results do not depend
-// on the number of threads.
+// Backward: the scores are computed again, each number is summed in an order that no number of
+// threads changes.
+//
+// Dot products take one pass over blocks of keys, which gives all three gradients: a head's keys
+// are dealt to a fixed number of hands, and what each hand has for the queries is added up in
+// order. Additive scores and the bias's gradient take a pass over queries and one over keys.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +18,7 @@ namespace ogive::OGIVE_ISA {
 template <class T>
 struct BackwardScratch {
   std::vector<Packed<T>> kept;
-  Buffer<T> left, left_value, scores, grads, sums, value_sums, first, second;
+  Buffer<T> left, left_value, rows, scores, grads, sums, value_sums, first, second;
   T capped[kSpan], stay[kSpan];
 };
 
@@ -146,14 +149,24 @@ void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScr
   }
 }
 
+// Rows that a block may write of one head's queries.
+template <class T>
+int64_t tall_queries(const Problem& p) {
+  return round_up(p.queries, kPanel<T>);
+}
+
+// Gradients of a block of keys and values; those of queries are added to `totals`, unless null:
+// (member of the group, query, width rounded up to panels).
 template <class T, class Slope>
-void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScratch<T>& mine) {
+void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScratch<T>& mine,
+               T* totals) {
   const int64_t group = p.heads / p.shared;
   const int64_t rows = std::min(kBlock, p.keys - j0), tall = round_up(rows, kRows);
   const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
   mine.kept.resize(group);
   T* key = mine.left.need(kBlock * p.width);
   T* value = mine.left_value.need(kBlock * p.value_width);
+  T* key_rows = totals ? mine.rows.need(kBlock * wide) : nullptr;
   T* scores = mine.scores.need(kBlock * kSpan);
   T* grads = mine.grads.need(kBlock * kSpan);
   T* sums = mine.sums.need(kBlock * wide);
@@ -164,6 +177,9 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
                p.width);
   pack_rows<T>(p.value.at<T>(b, g, j0), rows, p.value.stride[2], p.value_width, p.value.stride[3],
                1, value, tall, p.value_width);
+  if (totals)
+    pack_rows<T>(p.key.at<T>(b, g, j0), rows, p.key.stride[2], p.width, p.key.stride[3], 1,
+                 key_rows, rows, wide);
   std::fill(sums, sums + tall * wide, T(0));
   std::fill(value_sums, value_sums + tall * wide_value, T(0));
   const Span seen = columns_of<T>(j0, rows, [&](int64_t j) { return queries_of(p, b, j); });
@@ -198,6 +214,9 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
       else
         add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums,
                        wide);
+      if (totals)
+        add_transposed_product<T>(n, rows, grads, kSpan, key_rows, wide, wide,
+                                  totals + (member * tall_queries<T>(p) + i0) * wide, wide);
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
@@ -209,8 +228,9 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
   }
 }
 
+// Queries first, keys after: each pass computes the scores again.
 template <class T, class Slope>
-void backward(const Problem& p) {
+void backward_twice(const Problem& p) {
   const int64_t blocks = (p.queries + kBlock - 1) / kBlock;
   const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock;
   const int64_t key_units = p.batch * p.shared * key_blocks;
@@ -238,8 +258,63 @@ void backward(const Problem& p) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t u = 0; u < key_units; ++u)
       key_block<T, Slope>(p, u / key_blocks / p.shared, u / key_blocks % p.shared,
-                          u % key_blocks * kBlock, mine);
+                          u % key_blocks * kBlock, mine, nullptr);
   }
+}
+
+// Among how many hands the blocks of one head's keys are dealt: enough that few heads keep a
+// machine busy. It depends on no batch and no number of threads, so neither changes the sums.
+inline int64_t hands_of(const Problem& p, int64_t key_blocks) {
+  constexpr int64_t busy = 16;
+  return std::clamp<int64_t>(busy / p.shared, 1, std::max<int64_t>(1, key_blocks));
+}
+
+template <class T>
+void add_hands(const Problem& p, int64_t b, int64_t h, int64_t hands, const T* totals) {
+  const int64_t wide = round_up(p.width, kPanel<T>), group = p.heads / p.shared;
+  const int64_t size = group * tall_queries<T>(p) * wide;
+  const T* first = totals + (b * p.shared + h / group) * hands * size +
+                   h % group * tall_queries<T>(p) * wide;
+  for (int64_t i = 0; i < p.queries; ++i) {
+    T* to = p.grad_query.at<T>(b, h, i);
+    for (int64_t k = 0; k < p.width; ++k) {
+      T sum = first[i * wide + k];
+      for (int64_t hand = 1; hand < hands; ++hand) sum += first[hand * size + i * wide + k];
+      to[k * p.grad_query.stride[3]] = sum * query_factor<T>(p);
+    }
+  }
+}
+
+template <class T, class Slope>
+void backward_once(const Problem& p) {
+  const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock, hands = hands_of(p, key_blocks);
+  const int64_t size =
+      p.heads / p.shared * tall_queries<T>(p) * round_up(p.width, kPanel<T>);
+  const int64_t units = p.batch * p.shared * hands, heads = p.batch * p.heads;
+  Buffer<T> all;
+  T* totals = all.need(units * size);
+#pragma omp parallel num_threads(p.threads) if (p.threads > 1)
+  {
+    BackwardScratch<T> mine;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t u = 0; u < units; ++u) {
+      std::fill(totals + u * size, totals + (u + 1) * size, T(0));
+      for (int64_t block = u % hands; block < key_blocks; block += hands)
+        key_block<T, Slope>(p, u / hands / p.shared, u / hands % p.shared, block * kBlock, mine,
+                            totals + u * size);
+    }
+#pragma omp for schedule(static)
+    for (int64_t u = 0; u < heads; ++u)
+      add_hands<T>(p, u / p.heads, u % p.heads, hands, totals);
+  }
+}
+
+template <class T, class Slope>
+void backward(const Problem& p) {
+  if (p.act || p.grad_bias)
+    backward_twice<T, Slope>(p);
+  else
+    backward_once<T, Slope>(p);
 }
 
 }  // namespace ogive::OGIVE_ISA

@@ -1,6 +1,8 @@
 // Blocks: what a thread keeps packed of a head, and a tile of scores of any kind.
 #pragma once
 
+#include <algorithm>
+
 #include "additive.h"
 #include "buffer.h"
 #include "problem.h"
@@ -24,8 +26,6 @@ struct Packed {
   Buffer<T> panels, value_panels, rows, value_rows;
 };
 
-// One row of a tile: columns [first, first + n), of which [low, high) may be seen.
-
 // A tile of scores: rows against packed columns, by dot product or by an additive score.
 template <class T>
 void score_tile(const Problem& p, int64_t h, int64_t rows, const T* left, const T* panels,
@@ -46,6 +46,12 @@ Span columns_of(int64_t first, int64_t rows, Of of) {
   }
   if (all.low >= all.high) return {0, 0};
   return {all.low / kPanel<T> * kPanel<T>, all.high};
+}
+
+// How many blocks a thread takes at a time: a head's where there are enough, so that few threads
+// pack the same head.
+inline int64_t share_of(const Problem& p, int64_t units, int64_t blocks) {
+  return std::clamp<int64_t>(units / (4 * p.threads), 1, std::max<int64_t>(1, blocks));
 }
 
 }  // namespace ogive::OGIVE_ISA

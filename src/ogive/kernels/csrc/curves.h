@@ -20,8 +20,8 @@ struct Sigmoid {  // σ(s + c)
   }
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
-    Vec<T> v = logistic<T>(s + c), w = logistic<T>(-(s + c));
-    return {v, v * w};
+    const Odds<T> o = odds<T>(s + c);
+    return {o.below, o.below * o.above};
   }
 };
 
@@ -68,8 +68,8 @@ struct Silu {  // c s σ(s)
   }
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
-    Vec<T> v = logistic<T>(s), w = logistic<T>(-s);
-    return {s * v * c, v * (T(1) + s * w) * c};
+    const Odds<T> o = odds<T>(s);
+    return {s * o.below * c, o.below * (T(1) + s * o.above) * c};
   }
 };
 

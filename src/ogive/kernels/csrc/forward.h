@@ -77,10 +77,11 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
 template <class T, class Weigh>
 void forward(const Problem& p) {
   const int64_t blocks = (p.queries + kBlock - 1) / kBlock, units = p.batch * p.heads * blocks;
+  const int64_t share = share_of(p, units, blocks);
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1 && units > 1)
   {
     ForwardScratch<T> mine;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, share)
     for (int64_t u = 0; u < units; ++u)
       forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads, u % blocks * kBlock,
                               mine);
