@@ -19,7 +19,7 @@ template <class T>
 struct BackwardScratch {
   std::vector<Packed<T>> kept;
   Buffer<T> left, left_value, rows, scores, grads, sums, value_sums, first, second;
-  T capped[kSpan], stay[kSpan];
+  T slopes[kSpan], stay[kSpan];
 };
 
 template <class T>
@@ -55,13 +55,14 @@ void pack_for_keys(const Problem& p, int64_t b, int64_t h, Packed<T>& kept) {
 }
 
 // One row through its slope; constants come one for the row, or one for each column. `stay`
-// holds the factor that dropout gave each weight, or is null.
+// holds the factor that dropout gave each weight, or is null; `slopes` gets those of the softcap.
 template <class T, class Slope, bool PerColumn>
-void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* capped,
+void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* slopes,
               const T* stay) {
   if (cap > 0) {
+    for (int64_t k = 0; k < row.n; k += Lanes<T>::count)
+      store<T>(slopes + k, tanh_slope<T>(load<T>(row.scores + k) * (1 / cap)));
     row.squash(cap);
-    std::copy(row.scores, row.scores + row.n, capped);
   }
   row.add_bias();
   for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
@@ -82,11 +83,9 @@ void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T ca
 
 // Back through the softcap, from ∂/∂(capped score) to ∂/∂score.
 template <class T>
-void unsquash(int64_t n, T cap, const T* capped, T* grads) {
-  for (int64_t k = 0; k < n; k += Lanes<T>::count) {
-    const Vec<T> t = load<T>(capped + k) * (1 / cap);
-    store<T>(grads + k, load<T>(grads + k) * ((T(1) - t) * (T(1) + t)));
-  }
+void unsquash(int64_t n, const T* slopes, T* grads) {
+  for (int64_t k = 0; k < n; k += Lanes<T>::count)
+    store<T>(grads + k, load<T>(grads + k) * load<T>(slopes + k));
 }
 
 template <class T>
@@ -129,9 +128,9 @@ void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScr
       const T* stay = nullptr;
       if (p.dropout > 0) stay = stay_of_query<T>(p, b, h, i0 + r, j0, n, mine.stay);
       T* grad = grads + r * kSpan;
-      turn_row<T, Slope, false>(row, grad, first, second, T(p.cap), mine.capped, stay);
+      turn_row<T, Slope, false>(row, grad, first, second, T(p.cap), mine.slopes, stay);
       if (p.grad_bias) add_bias_gradient<T>(p, b, h, i0 + r, j0, n, grad);
-      if (p.cap > 0) unsquash<T>(n, T(p.cap), mine.capped, grad);
+      if (p.cap > 0) unsquash<T>(n, mine.slopes, grad);
     }
     const int64_t depth = std::min(n, p.keys - j0);
     if (p.act)
@@ -202,8 +201,8 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
         if (p.dropout > 0) stay = stay_of_key<T>(p, b, h, j0 + r, i0, n, mine.stay);
         T* grad = grads + r * kSpan;
         turn_row<T, Slope, true>(key_row<T>(p, b, h, j0 + r, i0, n, scores + r * kSpan), grad,
-                                 first + i0, second + i0, T(p.cap), mine.capped, stay);
-        if (p.cap > 0) unsquash<T>(n, T(p.cap), mine.capped, grad);
+                                 first + i0, second + i0, T(p.cap), mine.slopes, stay);
+        if (p.cap > 0) unsquash<T>(n, mine.slopes, grad);
       }
       const int64_t depth = std::min(n, p.queries - i0);
       add_product<T>(tall, depth, scores, kSpan, kept.value_rows.get() + i0 * wide_value,

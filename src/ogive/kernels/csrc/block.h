@@ -20,6 +20,7 @@ T query_factor(const Problem& p) {
   return T(p.act ? 1 : p.scale);
 }
 
+// What one thread keeps of the head it is working on.
 template <class T>
 struct Packed {
   int64_t head = -1;

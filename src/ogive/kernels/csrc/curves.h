@@ -32,8 +32,7 @@ struct Tanh {  // c tanh(s)
   }
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
-    Vec<T> t = hyperbolic_tangent<T>(s);
-    return {t * c, (T(1) - t) * (T(1) + t) * c};
+    return {value<T>(s, c), tanh_slope<T>(s) * c};
   }
 };
 

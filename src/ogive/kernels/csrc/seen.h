@@ -12,8 +12,6 @@ struct Span {
   int64_t low, high;
 };
 
-// The scale goes into the packed queries of a dot product; additive scores have it in the vectors.
-
 // Keys that query i sees by position alone.
 inline Span keys_of(const Problem& p, int64_t b, int64_t i) {
   const int64_t at = i + (p.offset ? *p.offset.at<int64_t>(b, 0) : 0);
@@ -32,8 +30,7 @@ inline Span queries_of(const Problem& p, int64_t b, int64_t j) {
   return {low, std::max(low, high)};
 }
 
-// What one thread keeps of the head it is working on.
-
+// One row of a tile: numbers for n columns, of which [low, high) may be seen.
 template <class T>
 struct Row {
   T* scores;

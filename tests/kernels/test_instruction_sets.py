@@ -1,0 +1,58 @@
+"""Every compiled instruction set that this processor has, and lengths beyond one tile."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kernels import cases
+from kernels.cases import build_call, ours, random_case, theirs
+from kernels.rule import violations
+from ogive.kernels import compiled
+
+SETS = [] if compiled.missing else compiled.supported()
+EDGES = (1, 47, 48, 49, 95, 97, 127, 128, 129, 143, 257, 300)
+"""Around the rows and columns of a tile, and over several."""
+
+
+def broken_by(case: cases.Case) -> list[str]:
+    call = build_call(case)
+    truth, eager = theirs(call, torch.float64), theirs(call, case.dtype)
+    return violations(ours(call, "native"), eager, truth, cases.naturals(call), case.dtype)
+
+
+def compiled_cases(seeds: range) -> list[cases.Case]:
+    return [case for case in map(random_case, seeds) if "native" in cases.impls_of(case)]
+
+
+def long(case: cases.Case) -> cases.Case:
+    """The case with lengths from EDGES, and fewer heads to pay for it."""
+    pick = random.Random(case.seed)
+    queries = pick.choice(EDGES)
+    keys = queries if case.causal == "square" or case.window else pick.choice(EDGES)
+    return replace(case, queries=queries, keys=keys, batch=1, heads=case.group, size=0.3)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_each_instruction_set_keeps_the_rule(instructions, monkeypatch, count):
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    grid = compiled_cases(range(500_000, 500_300))
+    broken = [f"{case}: {line}" for case in grid for line in broken_by(case)]
+    assert grid
+    assert not broken, "\n".join(broken)
+    count("T1", len(grid))
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("first", [600_000, 600_060])
+def test_lengths_beyond_a_tile(instructions, first, monkeypatch, count):
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    grid = [case for case in compiled_cases(range(first, first + 60)) if case.score == "dot"]
+    grid = [long(case) for case in grid]
+    broken = [f"{case}: {line}" for case in grid for line in broken_by(case)]
+    assert grid
+    assert not broken, "\n".join(broken)
+    count("T2", len(grid))
