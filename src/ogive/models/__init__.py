@@ -2,5 +2,6 @@
 
 from ogive.models.decoder import Decoder
 from ogive.models.encoder import Encoder
+from ogive.models.saving import Saved, kinds, load
 
-__all__ = ["Decoder", "Encoder"]
+__all__ = ["Decoder", "Encoder", "Saved", "kinds", "load"]

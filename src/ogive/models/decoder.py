@@ -37,6 +37,8 @@ class Decoder(Trunk):
         UnknownName, ArgumentError: an argument that does not fit.
     """
 
+    kind = "decoder"
+
     def __init__(
         self,
         vocabulary: int,

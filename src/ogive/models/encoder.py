@@ -28,6 +28,8 @@ class Encoder(Trunk):
         UnknownName, ArgumentError: an argument that does not fit.
     """
 
+    kind = "encoder"
+
     def __init__(
         self,
         vocabulary: int,

@@ -13,10 +13,11 @@ from ogive.layers.block import Block, norm_from
 from ogive.layers.cache import Cache
 from ogive.layers.checks import whole
 from ogive.layers.positions import Absolute, build_position
+from ogive.models.saving import Saved
 from ogive.parts.part import Sizes
 
 
-class Trunk(nn.Module):
+class Trunk(Saved):
     """Embedding, positions, blocks, and a last norm where the blocks are pre-norm.
 
     Embeddings are multiplied by √width, as in Attention Is All You Need, which lets one matrix
