@@ -1,105 +1,156 @@
-"""How long attention takes: ours (auto, reference) beside torch's operation and plain eager code.
+"""How fast the forward pass is, for every weight function, beside what PyTorch's users have.
 
-    python benchmarks/attention.py [--rounds 15] [--lengths 128,512,1024]
+    python benchmarks/attention.py [--quick] [--isa avx2] [--only relu]
 
-The contenders take turns, A B C D A B C D …, so that a busy moment of the machine meets them all;
-shown are medians in milliseconds with the quartiles of the rounds, for the forward pass alone and
-with the backward pass, on one thread and on two.
+Batch 1, 8 heads, width 64, float32, plain and causal. Beside ours stand torch's own operation
+(softmax, whatever our weight is: what attention costs today), eager code, the same and
+FlexAttention under torch.compile, x-transformers, and the entmax package.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 import math
-import platform
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
+from harness import Asked, Case, attention_operations, compiled_peer, forward, main
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import ogive
+from ogive.kernels import attention
+from ogive.parts import Sizes, build, catalogue
+from ogive.parts.part import Part
 
+HEADS, WIDTH = 8, 64
+LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+FULL = ("softmax", "sigmoid", "tanh", "relu")
+"""These race at every length, the other weight functions at two."""
+ROWS = ("sparsemax", "entmax15")
+COMPILED_AT = (512, 2048)
+"""torch.compile takes 5 to 20 seconds a shape."""
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def eager(weight: str) -> Run:
-    """What a user writes in place of SDPA: causal, mask after the weight function."""
+def inputs(length: int) -> list[Tensor]:
+    """query, key and value."""
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(1, HEADS, length, WIDTH, generator=draw) for _ in range(3)]
+
+
+def plain(weight: str, keep: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What a user writes: scores, the weight function, the mask where it belongs."""
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    n = q.shape[-2] if keep is None else torch.arange(1, q.shape[-2] + 1).unsqueeze(-1)
+    if weight == "softmax":
+        hidden = scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+        return hidden.softmax(-1) @ v
+    if weight == "sigmoid":
+        bias = -math.log(n) if isinstance(n, int) else -n.log()
+        weights = torch.sigmoid(scores + bias)
+    elif weight == "tanh":
+        weights = scores.tanh() / n
+    else:
+        weights = scores.relu() / n
+    return (weights if keep is None else weights.masked_fill(~keep, 0)) @ v
+
+
+def _flex(length: int, causal: bool) -> Run:
+    """FlexAttention, which has no weight function but softmax."""
+    if not causal:
+        return flex_attention
+    below = create_block_mask(lambda b, h, i, j: i >= j, None, None, length, length, device="cpu")
+    return partial(flex_attention, block_mask=below)
+
+
+def _cross(causal: bool) -> Run:
+    """x-transformers' attention core by its own eager code; its fast path is F.sdpa."""
+    from x_transformers.attend import Attend
+
+    core = Attend(causal=causal, heads=HEADS, dropout=0.0, flash=False).eval()
+    return lambda q, k, v: core(q, k, v)[0]
+
+
+def _package(weight: str, keep: Tensor | None) -> Run:
+    """The entmax package's row-wise functions on eager scores."""
+    import entmax
+
+    rows = getattr(entmax, weight)
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = q @ k.mT / math.sqrt(q.shape[-1])
-        seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-        if weight == "softmax":
-            return scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v
-        return (scores.tanh() / seen.sum(-1, keepdim=True)).masked_fill(~seen, 0) @ v
+        if keep is not None:
+            scores = scores.masked_fill(~keep, -1e9)  # all the package takes
+        return rows(scores, dim=-1) @ v
 
     return run
 
 
-def ours(weight: str, impl: str) -> Run:
-    """Ogive's operation by one implementation."""
-    return lambda q, k, v: ogive.attention(q, k, v, weight=weight, is_causal=True, impl=impl)
+def weights() -> dict[str, Part]:
+    """Every weight function of the catalogue, set up for these heads."""
+    found = {}
+    for name, member in catalogue("weight").items():
+        if member.__module__.startswith("ogive.parts"):
+            part = build("weight", name if name == "sigmoid" else member.example or name)
+            found[name] = part.setup(Sizes(HEADS * WIDTH, HEADS, WIDTH))
+    return found
 
 
-def contenders(weight: str) -> dict[str, Run]:
-    """By name; torch's own operation has no weight but softmax."""
-    found = {"ogive auto": ours(weight, "auto"), "ogive reference": ours(weight, "reference")}
-    if weight == "softmax":
-        found["F.sdpa"] = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return found | {"plain eager": eager(weight)}
+def contenders(
+    name: str, part: Part, tensors: list[Tensor], causal: bool, compiles: bool
+) -> dict[str, Callable]:
+    """By name; ours first."""
+    length = tensors[0].shape[-2]
+    keep = torch.ones(length, length, dtype=torch.bool).tril() if causal else None
+    options = {"weight": part, "is_causal": causal}
+    runs: dict[str, Run] = {}
+    if _takes(tensors, options, "native"):
+        runs["ogive native"] = lambda q, k, v: attention(q, k, v, impl="native", **options)
+    runs["ogive auto"] = lambda q, k, v: attention(q, k, v, **options)
+    sdpa = "F.sdpa" if name == "softmax" else "F.sdpa (softmax)"
+    runs[sdpa] = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    if name in FULL:
+        eager = partial(plain, name, keep)
+        runs["eager"] = eager
+        if compiles:
+            runs["eager compiled"] = compiled_peer(eager)
+    if name == "softmax" and compiles:
+        runs["FlexAttention compiled"] = compiled_peer(_flex(length, causal))
+    if name == "softmax" and importlib.util.find_spec("x_transformers"):
+        runs["x-transformers"] = _cross(causal)
+    if name in ROWS and importlib.util.find_spec("entmax"):
+        runs["entmax"] = _package(name, keep)
+    return {peer: forward(run, *tensors) for peer, run in runs.items()}
 
 
-def once(run: Run, tensors: list[Tensor], backward: bool) -> float:
-    """Milliseconds of one call."""
-    leaves = [t.detach().requires_grad_(backward) for t in tensors]
-    start = time.perf_counter()
-    out = run(*leaves)
-    if backward:
-        out.backward(torch.ones_like(out))
-    return 1e3 * (time.perf_counter() - start)
+def _takes(tensors: list[Tensor], options: dict, impl: str) -> bool:
+    try:
+        attention(*tensors, impl=impl, **options)
+    except ogive.OgiveError:
+        return False
+    return True
 
 
-def race(weight: str, length: int, backward: bool, rounds: int) -> None:
-    """One table's rows: every contender in turn, `rounds` times after two to warm up."""
-    draw = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(1, 8, length, 64, generator=draw) for _ in range(3)]
-    runs = contenders(weight)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 2):
-        for name, run in runs.items():
-            taken = once(run, tensors, backward)
-            if turn >= 2:
-                times[name].append(taken)
-    base = statistics.median(times["plain eager"])
-    for name, taken in times.items():
-        low, middle, high = statistics.quantiles(taken, n=4)
-        what = "forward + backward" if backward else "forward"
-        print(
-            f"| {torch.get_num_threads()} | {weight} | {length} | {what} | {name} "
-            f"| {middle:.2f} | {low:.2f} to {high:.2f} | {middle / base:.2f} |"
-        )
-
-
-def main() -> None:
-    """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--lengths", default="128,512,1024")
-    asked = parser.parse_args()
-    cpu = torch.backends.cpu.get_cpu_capability()
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {cpu}, float32,")
-    print(f"batch 1, 8 heads, width 64, causal; {asked.rounds} rounds, interleaved\n")
-    print("| threads | weight | length | pass | contender | median ms | quartiles | × eager |")
-    print("|---|---|---|---|---|---|---|---|")
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        for weight in ("softmax", "tanh"):
-            for length in (int(text) for text in asked.lengths.split(",")):
-                for backward in (False, True):
-                    race(weight, length, backward, asked.rounds)
+def cases(asked: Asked) -> Iterator[Case]:
+    """Every weight function, plain and causal."""
+    for name, part in weights().items():
+        some = name in FULL
+        lengths = asked.lengths(*(LENGTHS if some else (512, 2048)), quick=(64, 512))
+        if asked.quick and not some:
+            continue
+        for length in lengths:
+            tensors = inputs(length)
+            for causal in (False, True):
+                compiles = some and not asked.quick and length in COMPILED_AT
+                yield Case(
+                    {"weight": str(part), "mask": "causal" if causal else "none", "length": length},
+                    contenders(name, part, tensors, causal, compiles),
+                    attention_operations(1, HEADS, length, length, WIDTH, WIDTH, causal=causal),
+                )
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import jaxtyping
 import pytest
 import torch
+
+# What is tested is this checkout, also where an editable install belongs to another one.
+SOURCE = Path(__file__).parents[1] / "src"
+sys.meta_path[:] = [f for f in sys.meta_path if not type(f).__module__.startswith("_editable_skbc")]
+sys.path.insert(0, str(SOURCE))
 
 # Shapes in signatures are checked in tests only, so this stands before any import of Ogive.
 jaxtyping.install_import_hook(

@@ -29,6 +29,15 @@ def supported() -> list[str]:
     return [] if missing else _native.supported()
 
 
+def multiply_adds(steps: int, threads: int) -> float:
+    """Run chains of multiply-adds on registers, on every thread; how many operations that were.
+
+    Their number over their time is the most that this processor computes with `instruction_set`,
+    which benchmarks set a kernel's own rate against.
+    """
+    return _native.multiply_adds(instruction_set, steps, threads)
+
+
 ACT_NUMBERS = {
     name: number
     for number, name in enumerate(

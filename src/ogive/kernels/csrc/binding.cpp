@@ -77,6 +77,16 @@ void run(const std::string& isa, const std::string& name, bool wide, bool back,
   (back ? entry.backward : entry.forward)[wide](problem);
 }
 
+double multiply_adds(const std::string& isa, int64_t steps, int64_t threads) {
+  nb::gil_scoped_release release;
+#ifdef OGIVE_X86
+  if (isa == "avx512") return avx512_multiply_adds(steps, threads);
+  if (isa == "avx2") return avx2_multiply_adds(steps, threads);
+#endif
+  if (isa == "baseline") return baseline_multiply_adds(steps, threads);
+  throw std::invalid_argument("unknown instruction set " + isa);
+}
+
 std::vector<std::string> names() {
   std::vector<std::string> found;
   const Table table = baseline_table();
@@ -89,6 +99,7 @@ std::vector<std::string> names() {
 
 NB_MODULE(_native, m) {
   m.def("run", &ogive::run);
+  m.def("multiply_adds", &ogive::multiply_adds);
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);
 }

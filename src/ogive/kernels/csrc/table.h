@@ -21,4 +21,9 @@ Table baseline_table();
 Table avx2_table();
 Table avx512_table();
 
+// Runs chains of multiply-adds on every thread; how many operations that were (peak.cpp).
+double baseline_multiply_adds(int64_t steps, int64_t threads);
+double avx2_multiply_adds(int64_t steps, int64_t threads);
+double avx512_multiply_adds(int64_t steps, int64_t threads);
+
 }  // namespace ogive

@@ -1,0 +1,321 @@
+"""What every benchmark shares: races in tables, results in files, memory in fresh processes.
+
+A script yields `Case`s (a labelled race) and `MemoryCase`s, and hands them to `main`:
+
+    def cases(asked):  # called once for each number of threads
+        yield Case({"length": 512}, {"ogive": run_ours, "eager": run_theirs}, operations=4e9)
+
+    if __name__ == "__main__":
+        main(__doc__, cases)
+
+Every script then takes --quick, --rounds, --threads, --isa, --output and --only. The first
+contender is ours: the ratio columns say how many times as fast as each other it is. A contender
+whose name ends in "(…)" computes something else, as F.sdpa (softmax) beside tanh does; a test
+holds the others to one answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_RESTRICTED = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+
+if ("--isa", "avx2") in zip(sys.argv, sys.argv[1:], strict=False):
+    os.environ.update(_RESTRICTED)  # torch chooses its instructions while it is imported
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from ogive.kernels import compiled  # noqa: E402
+from ogive.lab.machine import environment  # noqa: E402
+from ogive.lab.races import Contender, Race, Spread, race  # noqa: E402
+
+Labels = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One race.
+
+    Attributes:
+        labels: what tells this row from the others; the keys are the table's columns.
+        contenders: name → a call without arguments; the first one is ours.
+        operations: useful floating-point operations of a call, for the share of peak; None: no
+            share is told. A causal call counts half.
+    """
+
+    labels: Labels
+    contenders: dict[str, Contender]
+    operations: float | None = None
+
+
+@dataclass(frozen=True)
+class MemoryCase:
+    """The peak memory of one call in a fresh process.
+
+    Attributes:
+        labels: as in `Case`.
+        contender: its name.
+        make: a function at the top of the script's module, called in the new process with
+            `arguments`; makes the inputs and returns the call to measure.
+        arguments: what can be sent to another process.
+    """
+
+    labels: Labels
+    contender: str
+    make: Callable[..., Contender]
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass
+class Asked:
+    """What the command line asked for.
+
+    Attributes:
+        quick: a minute in place of an hour.
+        rounds: turns of each contender.
+        threads: of the cases being made now.
+    """
+
+    quick: bool
+    rounds: int
+    threads: int = 1
+    only: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def lengths(self, *whole: int, quick: tuple[int, ...] = (128, 512)) -> tuple[int, ...]:
+        """The lengths of a full run, or those of a quick one."""
+        return quick if self.quick else whole
+
+
+# --- contenders ---------------------------------------------------------------------------------
+
+
+def forward(run: Callable[..., Tensor], *tensors: Tensor) -> Contender:
+    """The forward pass alone, without a graph."""
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return run(*tensors)
+
+    return call
+
+
+def training(run: Callable[..., Tensor], *tensors: Tensor) -> Contender:
+    """Forward and backward: gradients of every tensor, from a gradient that is not constant."""
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    with torch.no_grad():
+        grad = torch.randn_like(run(*leaves))
+
+    def call() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(run(*leaves), leaves, grad)
+
+    return call
+
+
+def compiled_peer(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function under torch.compile, for static shapes and the threads of this moment."""
+    return torch.compile(run, fullgraph=True, dynamic=False)
+
+
+def attention_operations(
+    b: int, h: int, i: int, j: int, d: int, v: int, *, causal: bool = False, training: bool = False
+) -> float:
+    """Operations of attention's products: two forward, and five backward, scores again included.
+
+    That is the usual count of kernels that do not keep the weights (3.5 × forward).
+    """
+    scores, values = 2.0 * b * h * i * j * d, 2.0 * b * h * i * j * v
+    total = scores + values + (3 * scores + 2 * values if training else 0)
+    return total / 2 if causal else total
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def peak_memory(make: Callable[..., Contender], *arguments: Any, threads: int = 1) -> float:
+    """Bytes that a call takes at its peak over what the process held before it.
+
+    A new process makes the inputs, and the peak of its resident memory is read from the system.
+
+    Raises:
+        MemoryError: the process ended without an answer, which is how running out looks.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=_measure, args=(sender, make, arguments, threads))
+    worker.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        worker.join()
+        raise MemoryError(f"{make.__name__}{arguments} ended with {worker.exitcode}") from None
+    finally:
+        worker.join()
+
+
+def _measure(sender: Any, make: Callable[..., Contender], arguments: tuple, threads: int) -> None:
+    torch.set_num_threads(threads)
+    warm = torch.randn(64, 64, requires_grad=True)
+    (warm @ warm).softmax(-1).sum().backward()
+    call = make(*arguments)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is held now
+    before = _status("VmRSS")
+    result = call()
+    sender.send(max(0, _status("VmHWM") - before))
+    del result
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status tells no {name}")
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def machine_line() -> str:
+    """The processor, the instruction sets in use, and versions."""
+    known = environment()
+    return (
+        f"{known['processor']} ({os.cpu_count()} cores), Ogive {compiled.instruction_set}, "
+        f"torch {known['torch']} {known['vectors']}, Python {known['python']}"
+    )
+
+
+class _Printer:
+    """Rows as they come; a new head where the labels change."""
+
+    def __init__(self) -> None:
+        self.head: list[str] = []
+
+    def row(self, cells: dict[str, str]) -> None:
+        if list(cells) != self.head:
+            self.head = list(cells)
+            print(f"\n| {' | '.join(self.head)} |\n|{'---|' * len(self.head)}", flush=True)
+        print(f"| {' | '.join(cells.values())} |", flush=True)
+
+
+def _milliseconds(spread: Spread) -> str:
+    return f"{1e3 * spread.middle:.3g} ({1e3 * spread.low:.3g} to {1e3 * spread.high:.3g})"
+
+
+def _rows(case: Case, found: Race) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    ours = next(iter(case.contenders))
+    for name in case.contenders:
+        took, ratio = found.time(name), found.ratio(ours, name)
+        share = found.share(name, case.operations) if case.operations else None
+        kept = {
+            "threads": found.threads,
+            **case.labels,
+            "contender": name,
+            "ms": [round(1e3 * x, 6) for x in (took.low, took.middle, took.high)],
+            "ratio": [round(x, 4) for x in (ratio.low, ratio.middle, ratio.high)],
+            "share": None if share is None else round(share, 4),
+            "peak_gflops": round(found.peak / 1e9, 2),
+        }
+        shown = {
+            "threads": str(found.threads),
+            **{key: str(value) for key, value in case.labels.items()},
+            "contender": name,
+            "ms (quartiles)": _milliseconds(took),
+            "ours is × as fast": f"{ratio.middle:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
+        }
+        if case.operations:
+            shown["of peak"] = f"{100 * (share or 0):.0f} %"
+        yield kept, shown
+
+
+def _memory_row(case: MemoryCase, threads: int) -> tuple[dict[str, Any], dict[str, str]]:
+    try:
+        taken: float | None = peak_memory(case.make, *case.arguments, threads=threads)
+    except MemoryError:
+        taken = None
+    labels = {"threads": threads, **case.labels, "contender": case.contender}
+    told = "does not fit" if taken is None else f"{taken / 2**20:.1f}"
+    return (
+        {**labels, "mib": None if taken is None else round(taken / 2**20, 2)},
+        {**{key: str(value) for key, value in labels.items()}, "extra MiB at the peak": told},
+    )
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def main(
+    about: str | None, cases: Callable[[Asked], Iterable[Case | MemoryCase]], name: str = ""
+) -> None:
+    """Run a script's cases as the command line asks, print tables, and keep the results."""
+    name = name or Path(sys.argv[0]).stem
+    options = _options((about or name).splitlines()[0])
+    asked = Asked(options.quick, options.rounds or (3 if options.quick else 11), only=options.only)
+    if options.isa:
+        compiled.instruction_set = _known_set(options.isa)
+    print(f"{machine_line()}; {asked.rounds} rounds, interleaved", flush=True)
+    printer = _Printer()
+    for asked.threads in [int(text) for text in options.threads.split(",")]:
+        torch.set_num_threads(asked.threads)
+        torch.compiler.reset()  # compiled code has its number of threads written into it
+        for case in cases(asked):
+            if asked.only not in " ".join(str(value) for value in case.labels.values()):
+                continue
+            if isinstance(case, MemoryCase):
+                rows = [_memory_row(case, asked.threads)]
+            else:
+                rows = list(_rows(case, race(case.contenders, rounds=asked.rounds)))
+            for kept, shown in rows:
+                asked.rows.append(kept)
+                printer.row(shown)
+    target = options.output or (None if options.quick or options.only else RESULTS / f"{name}.json")
+    if target:
+        save(Path(target), asked.rows)
+
+
+def save(target: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows with the machine that made them, written beside the target and moved there."""
+    kept = {
+        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
+        "date": datetime.date.today().isoformat(),
+        "machine": {**environment(), "instruction_set": compiled.instruction_set},
+        "rows": rows,
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_suffix(".tmp")
+    with fresh.open("w") as file:
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+        head = json.dumps({k: v for k, v in kept.items() if k != "rows"}, indent=1)
+        file.write(f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(target)
+    print(f"\n{target}")
+
+
+def _options(about: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--quick", action="store_true", help="few shapes and rounds: a minute")
+    parser.add_argument("--rounds", type=int, help="turns of each contender (11; quick: 3)")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads (1,2)")
+    parser.add_argument("--isa", help="baseline, avx2 or avx512; avx2 restricts torch as well")
+    parser.add_argument("--only", default="", help="cases whose labels hold this text")
+    parser.add_argument("--output", help="results file (a full run: benchmarks/results/)")
+    return parser.parse_args()
+
+
+def _known_set(name: str) -> str:
+    if name not in compiled.supported():
+        sys.exit(f"--isa {name} is not here (here are {', '.join(compiled.supported())})")
+    return name
