@@ -279,7 +279,7 @@ def naturals(call: Call) -> dict[str, float]:
 
 
 COMPILED_SCORES = ("dot", "dot,softcap(2)", "additive(tanh)", "gatv2", "gatv2,softcap(2)")
-NOT_COMPILED = ("sparsemax", "entmax15", "linear", "softpick")
+NOT_COMPILED = ("sparsemax", "entmax15")
 """Weight functions without a compiled kernel."""
 
 

@@ -100,6 +100,26 @@ class ProductMask(Wrapped, listed=False):
         return self.inner(scores) if keep is None else self.inner(scores) * keep
 
 
+class CancellingSoftpick(Wrapped, listed=False):
+    """e^s − 1 as a difference, which has no digits left where scores are tiny."""
+
+    def forward(self, scores, keep=None):
+        lifted = scores.exp() - 1
+        masses = lifted.abs() if keep is None else lifted.abs().masked_fill(~keep, 0)
+        total = masses.sum(-1, keepdim=True)
+        weights = lifted.relu() / total.masked_fill(total == 0, 1)
+        return weights if keep is None else weights.masked_fill(~keep, 0)
+
+
+class AbsoluteSum(Wrapped, listed=False):
+    """Divides by the sum of sizes where the signed sum is meant."""
+
+    def forward(self, scores, keep=None):
+        shown = scores if keep is None else scores.masked_fill(~keep, 0)
+        total = shown.abs().sum(-1, keepdim=True)
+        return shown / total.masked_fill(total == 0, 1)
+
+
 # --- wrong operations -------------------------------------------------------------------------
 
 Run = Callable[..., Any]
@@ -213,6 +233,7 @@ class Twin:
 
 SOFT = {"score": "dot", "weight": "softmax", "dtype": torch.float32}
 ANY = {"dtype": torch.float32}
+TINY = {"score": "dot", "dtype": torch.float32, "size": 0.003, "mask": "none"}
 
 
 def moves(call: cases.Call) -> bool:
@@ -226,6 +247,21 @@ def sees(call: cases.Call) -> bool:
 
 def first_row_moves(call: cases.Call) -> bool:
     return bool((call.keep[..., 0, :].sum(-1) > 1).any()) and _telling(call)
+
+
+def mixed_signs(call: cases.Call) -> bool:
+    """Whether a row sees scores of both signs."""
+    scores = attention_scores(call)
+    return bool(((scores > 0).any(-1) & (scores < 0).any(-1)).any())
+
+
+def attention_scores(call: cases.Call) -> Tensor:
+    """Scores of all pairs, 0 where hidden."""
+    group = call.case.group
+    key = call.inputs["key"].double().repeat_interleave(group, 1)
+    scores = call.score(call.inputs["query"].double(), key, call.case.scale)
+    scores = scores if call.bias is None else scores + call.bias
+    return torch.where(call.keep, scores, 0)
 
 
 def sees_last(call: cases.Call) -> bool:
@@ -317,6 +353,20 @@ TWINS = [
         0.4,
         ANY | {"mask": "bool"},
         masked,
+    ),
+    Twin(
+        "softpick of tiny scores as a difference",
+        with_weight(CancellingSoftpick),
+        0.9,
+        TINY | {"weight": "softpick"},
+        moves,
+    ),
+    Twin(
+        "linear over the sum of sizes",
+        with_weight(AbsoluteSum),
+        0.9,
+        ANY | {"score": "distance", "weight": "linear(normalise=true)", "mask": "bias"},
+        mixed_signs,
     ),
     Twin(
         "n counts hidden keys",

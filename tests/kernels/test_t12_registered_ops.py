@@ -1,4 +1,4 @@
-"""T12: torch.library.opcheck on every registered operator, over ten inputs each."""
+"""T12: torch.library.opcheck on every registered operator, over a dozen inputs each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ CASES = [
     Case(8, weight="sink", mask="none"),
     Case(9, weight="gelu(length_power=1)", dtype=torch.bfloat16),
     Case(10, weight="softplus(length_power=1)", value_width=9),
+    Case(11, weight="softpick", keys=9),
+    Case(12, weight="linear(normalise=true)", mask="bool"),
 ]
 pytestmark = pytest.mark.skipif(
     compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"

@@ -20,11 +20,19 @@ from ogive.kernels.compiled import run
 from ogive.kernels.dropout import drop
 from ogive.kernels.visible import Visibility
 from ogive.parts.scores import Dot, Score, ScoreChain, Softcap
-from ogive.parts.weights import Cog, Softmax, over_sum, row_maximum, shifted_exp
+from ogive.parts.weights import (
+    Cog,
+    Linear,
+    Softmax,
+    Softpick,
+    over_sum,
+    row_maximum,
+    shifted_exp,
+)
 
 BLOCK = 48
 """Queries in a block of the compiled loops."""
-SHARING = {"softmax": Softmax, "cog": Cog}
+SHARING = {"cog": Cog, "linear": Linear, "softmax": Softmax, "softpick": Softpick}
 ELEMENTWISE = {
     "gelu": lambda s, c: F.gelu(s) * c,
     "identity": lambda s, c: s * c,

@@ -18,6 +18,7 @@ from ogive.kernels.dense import Dense
 from ogive.kernels.library import apply
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
+from ogive.parts.weights import Weight
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _PER_LENGTH = {
@@ -33,9 +34,9 @@ _SHARING = {
     weights.Softmax1: "softmax",
     weights.Sink: "softmax",
     weights.Cog: "cog",
+    weights.Softpick: "softpick",
 }
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
-_CURVES = {**_PER_LENGTH, **_SHARING, **_ONE_EACH}
 _SUMS = (scores.Additive, scores.GatV2)
 _ACTS = {
     maps.Tanh: "tanh",
@@ -57,7 +58,7 @@ def lacks(call: Call) -> str | None:
         return f"they have no score {call.score}"
     if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
         return f"they have no additive score with {score.act}"
-    if type(call.weight) not in _CURVES:
+    if _curve(call.weight) is None:
         return f"they have no {call.weight}"
     if call.query.device.type != "cpu":
         return f"they run on a CPU, not on {call.query.device}"
@@ -93,7 +94,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 keep=_four_axes(call.visibility.mask),
                 offsets=_offsets(call) if left is not None or right is not None else None,
                 seed=call.seed,
-                curve=_CURVES[type(call.weight)],
+                curve=cast(str, _curve(call.weight)),
                 act=act,
                 act_constant=act_constant,
                 scale=float(factor),
@@ -116,6 +117,14 @@ def split_softcap(score: Score) -> tuple[Score | None, float]:
     return score.score, float(steps[0].cap)
 
 
+def _curve(weight: Weight) -> str | None:
+    """The kernels' name for a weight function, None where they have none."""
+    if isinstance(weight, weights.Linear):
+        return "linear" if weight.normalise else "identity"
+    named: dict[type, str] = {**_PER_LENGTH, **_SHARING, **_ONE_EACH}
+    return named.get(type(weight))
+
+
 def _four_axes(pairs: Tensor | None) -> Tensor | None:
     return None if pairs is None else pairs.view(*[1] * (4 - pairs.dim()), *pairs.shape)
 
@@ -132,8 +141,10 @@ def _constant(call: Call, dtype: torch.dtype) -> Tensor | None:
         return weight.logit.to(dtype).view(1, -1, 1)
     if isinstance(weight, weights.Softmax1):
         return query.new_zeros((1, 1, 1), dtype=dtype)
-    if type(weight) in _SHARING:
+    if type(weight) in _SHARING or _curve(weight) == "linear":
         return None
+    if isinstance(weight, weights.Linear):
+        return query.new_ones((1, 1, 1), dtype=dtype)
     if isinstance(weight, weights.Sigmoid) and weight.bias != "-log_n":
         return query.new_full((1, 1, 1), float(weight.bias), dtype=dtype)
     count = call.visibility.count(query.shape[-2], call.key.shape[-2], query.device)

@@ -34,7 +34,8 @@ constexpr Entry entries[] = {
     each<here::Relu>("relu"),           each<here::Relu2>("relu2"),
     each<here::Sigmoid>("sigmoid"),     each<here::Silu>("silu"),
     each<here::Softplus>("softplus"),   each<here::Tanh>("tanh"),
-    shared<here::CogShape>("cog"),      shared<here::SoftmaxShape>("softmax"),
+    shared<here::CogShape>("cog"),      shared<here::LinearShape>("linear"),
+    shared<here::SoftmaxShape>("softmax"), shared<here::SoftpickShape>("softpick"),
 };
 
 }  // namespace

@@ -30,7 +30,7 @@ struct SharedRows {
   static void start(const Problem& p, int64_t b, int64_t h, int64_t rows, T* top, T* total) {
     const T sink = p.constant ? *p.constant.at<T>(b, h) : kNothing<T>;
     for (int64_t r = 0; r < rows; ++r) {
-      top[r] = sink;
+      top[r] = std::max(sink, Shape::template floor<T>);
       total[r] = sink == kNothing<T> ? 0 : 1;
     }
   }
@@ -57,7 +57,7 @@ struct SharedRows {
   }
 
   static T finish(const Problem& p, int64_t b, int64_t h, int64_t i, T top, T total) {
-    if (p.lse) *p.lse.at<T>(b, h, i) = total == 0 ? kNothing<T> : top + std::log(total);
+    if (p.lse) *p.lse.at<T>(b, h, i) = Shape::template kept<T>(top, total);
     return total == 0 ? 0 : 1 / total;
   }
 };
