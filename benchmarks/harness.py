@@ -21,6 +21,7 @@ import datetime
 import json
 import multiprocessing
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -69,12 +70,15 @@ class MemoryCase:
         make: a function at the top of the script's module, called in the new process with
             `arguments`; makes the inputs and returns the call to measure.
         arguments: what can be sent to another process.
+        small: arguments of a call like it that takes next to nothing. It runs first, so that what
+            libraries load on their first use is not counted.
     """
 
     labels: Labels
     contender: str
     make: Callable[..., Contender]
-    arguments: tuple[Any, ...] = ()
+    arguments: tuple[Any, ...]
+    small: tuple[Any, ...]
 
 
 @dataclass
@@ -115,7 +119,8 @@ def training(run: Callable[..., Tensor], *tensors: Tensor) -> Contender:
     """Forward and backward: gradients of every tensor, from a gradient that is not constant."""
     leaves = [t.detach().requires_grad_() for t in tensors]
     with torch.no_grad():
-        grad = torch.randn_like(run(*leaves))
+        out = run(*leaves)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
 
     def call() -> tuple[Tensor, ...]:
         return torch.autograd.grad(run(*leaves), leaves, grad)
@@ -143,45 +148,61 @@ def attention_operations(
 # --- memory -------------------------------------------------------------------------------------
 
 
-def peak_memory(make: Callable[..., Contender], *arguments: Any, threads: int = 1) -> float:
+def peak_memory(
+    make: Callable[..., Contender],
+    arguments: tuple[Any, ...],
+    small: tuple[Any, ...],
+    threads: int = 1,
+) -> float:
     """Bytes that a call takes at its peak over what the process held before it.
 
-    A new process makes the inputs, and the peak of its resident memory is read from the system.
+    A new process makes the inputs, and the peak of its resident memory is read from the system. It
+    may take half of what is free, so that other processes never pay for a contender's appetite.
 
     Raises:
-        MemoryError: the process ended without an answer, which is how running out looks.
+        MemoryError: the call does not fit.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    worker = context.Process(target=_measure, args=(sender, make, arguments, threads))
+    worker = context.Process(target=_measure, args=(sender, make, arguments, small, threads))
     worker.start()
     sender.close()
     try:
-        return receiver.recv()
-    except EOFError:
-        worker.join()
-        raise MemoryError(f"{make.__name__}{arguments} ended with {worker.exitcode}") from None
+        answer = receiver.recv()
     finally:
         worker.join()
+    if isinstance(answer, str):
+        raise MemoryError(answer)
+    return answer
 
 
-def _measure(sender: Any, make: Callable[..., Contender], arguments: tuple, threads: int) -> None:
+def _measure(
+    sender: Any, make: Callable[..., Contender], arguments: tuple, small: tuple, threads: int
+) -> None:
     torch.set_num_threads(threads)
-    warm = torch.randn(64, 64, requires_grad=True)
-    (warm @ warm).softmax(-1).sum().backward()
+    make(*small)()
     call = make(*arguments)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is held now
-    before = _status("VmRSS")
-    result = call()
-    sender.send(max(0, _status("VmHWM") - before))
+    before = _told("/proc/self/status", "VmRSS")
+    room = _told("/proc/self/status", "VmSize") + _told("/proc/meminfo", "MemAvailable") // 2
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    try:
+        result = call()
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        sender.send(f"{make.__name__}{arguments} does not fit: {error}")
+        return
+    sender.send(max(0, _told("/proc/self/status", "VmHWM") - before))
     del result
 
 
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _told(place: str, name: str) -> int:
+    """Bytes that a file of the system gives in kB."""
+    for line in Path(place).read_text().splitlines():
         if line.startswith(name + ":"):
             return 1024 * int(line.split()[1])
-    raise OSError(f"/proc/self/status tells no {name}")
+    raise OSError(f"{place} tells no {name}")
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -241,7 +262,7 @@ def _rows(case: Case, found: Race) -> Iterator[tuple[dict[str, Any], dict[str, s
 
 def _memory_row(case: MemoryCase, threads: int) -> tuple[dict[str, Any], dict[str, str]]:
     try:
-        taken: float | None = peak_memory(case.make, *case.arguments, threads=threads)
+        taken: float | None = peak_memory(case.make, case.arguments, case.small, threads)
     except MemoryError:
         taken = None
     labels = {"threads": threads, **case.labels, "contender": case.contender}
