@@ -30,8 +30,6 @@ from ogive.parts.weights import (
     shifted_exp,
 )
 
-BLOCK = 48
-"""Queries in a block of the compiled loops."""
 SHARING = {"cog": Cog, "linear": Linear, "softmax": Softmax, "softpick": Softpick}
 ELEMENTWISE = {
     "gelu": lambda s, c: F.gelu(s) * c,
@@ -238,8 +236,7 @@ def run_backward(
         grads["bias"] = torch.zeros_like(call.bias)  # type: ignore[arg-type]
     sums = None
     if call.vectors is not None:
-        blocks = -(-query.shape[2] // BLOCK)
-        sums = query.new_zeros((*query.shape[:2], blocks, query.shape[3]))
+        sums = query.new_zeros((query.shape[1], query.shape[3]))
     if any(grads[name].numel() for name in ("query", "key", "value")):
         run(
             call,
@@ -250,7 +247,7 @@ def run_backward(
             sums=sums,
         )
     if sums is not None:
-        grads["vectors"] = sums.sum((0, 2)) * call.scale
+        grads["vectors"] = sums * call.scale
     if needs[GRADED.index("constant")]:
         share = torch.exp(call.constant - lse) * -delta  # type: ignore[operator]
         grads["constant"] = share.sum_to_size(call.constant.shape)  # type: ignore[union-attr]

@@ -1,14 +1,13 @@
-// Additive scores Σ_d v_d f(q_d + k_d): tiles of scores, and gradients of their left operand.
+// Additive scores Σ_d v_d f(q_d + k_d): tiles of scores, and what a tile's gradient gives back.
 //
-// The right operand comes packed as for dot products, so that the loop over features reads whole
-// vectors of columns.
+// Keys come feature by feature, a span of them at a time, so that loops over keys read whole
+// vectors; queries are read one number at a time.
 #pragma once
 
 #include <algorithm>
 
 #include "curves.h"
 #include "problem.h"
-#include "tile.h"
 
 namespace ogive::OGIVE_ISA {
 
@@ -40,61 +39,69 @@ void with_act(const Problem& p, With with) {
   }
 }
 
-// Column pairs of a panel for one row by any curve.
-template <class T, class Curve>
-void curve_row(int64_t depth, const T* left, const T* vectors, const T* panel, T c, T* to) {
-  constexpr int W = Lanes<T>::count;
-  Vec<T> sums[2] = {};
-  for (int64_t d = 0; d < depth; ++d)
-    for (int half = 0; half < 2; ++half)
-      sums[half] += vectors[d] * Curve::template value<T>(
-                                     left[d] + load<T>(panel + d * 2 * W + half * W), splat<T>(c));
-  store<T>(to, sums[0]);
-  store<T>(to + W, sums[1]);
-}
+// A block of queries against a span of keys, and the columns of the span that are needed.
+template <class T>
+struct AdditiveTile {
+  int64_t rows, width, from, to;  // from and to are multiples of a vector
+  const T* vectors;               // [d]
+  const T* queries;               // [row][d]
+  const T* features;              // [d][kSpan]
+};
 
 template <class T>
-void additive_tile(const Problem& p, const T* vectors, int64_t rows, const T* left, const T* panels,
-                   int64_t columns, T* tile, int64_t ld) {
-  const int64_t depth = p.width;
-  with_act(p, [&](auto curve, double c) {
-    for (int64_t j = 0; j < columns; j += kPanel<T>)
-      for (int64_t r = 0; r < rows; ++r)
-        curve_row<T, decltype(curve)>(depth, left + r * depth, vectors, panels + j * depth, T(c),
-                                      tile + r * ld + j);
-  });
-}
+struct AdditiveGrads {
+  T *queries, *vectors, *features;  // [row][d], [d], [d][kSpan]; all are added to
+};
 
-// sums[r][d] += v_d Σ_j g_rj f'(left_rd + right_jd) and, if wanted, vector_sums[d] += Σ g f.
 template <class T, class Curve>
-void curve_left(int64_t depth, const T* vectors, int64_t rows, const T* left, const T* panels,
-                int64_t columns, const T* grads, int64_t ld, T c, T* sums, int64_t ld_sums,
-                T* vector_sums) {
+void curve_scores(const AdditiveTile<T>& t, T c, T* scores, int64_t ld) {
   constexpr int W = Lanes<T>::count;
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t d = 0; d < depth; ++d) {
-      Vec<T> slopes{}, values{};
-      for (int64_t j = 0; j < columns; j += W) {
-        const T* column = panels + j / kPanel<T> * kPanel<T> * depth + d * kPanel<T> + j % kPanel<T>;
-        const Pair<T> one =
-            Curve::template both<T>(left[r * depth + d] + load<T>(column), splat<T>(c));
-        const Vec<T> g = load<T>(grads + r * ld + j);
-        slopes += g * one.slope;
-        values += g * one.value;
-      }
-      sums[r * ld_sums + d] += vectors[d] * sum<T>(slopes);
-      if (vector_sums) vector_sums[d] += sum<T>(values);
+  for (int64_t r = 0; r < t.rows; ++r)
+    for (int64_t j = t.from; j < t.to; j += W) {
+      Vec<T> sums{};
+      for (int64_t d = 0; d < t.width; ++d)
+        sums += t.vectors[d] *
+                Curve::template value<T>(
+                    t.queries[r * t.width + d] + load<T>(t.features + d * ld + j), splat<T>(c));
+      store<T>(scores + r * ld + j, sums);
     }
 }
 
+template <class T, class Curve>
+void curve_gradients(const AdditiveTile<T>& t, T c, const T* grads, int64_t ld,
+                     const AdditiveGrads<T>& to) {
+  for (int64_t d = 0; d < t.width; ++d) {
+    const T* feature = t.features + d * ld;
+    Vec<T> values{};
+    for (int64_t r = 0; r < t.rows; ++r) {
+      Vec<T> slopes{};
+      for (int64_t j = t.from; j < t.to; j += Lanes<T>::count) {
+        const Pair<T> one =
+            Curve::template both<T>(t.queries[r * t.width + d] + load<T>(feature + j), splat<T>(c));
+        const Vec<T> g = load<T>(grads + r * ld + j), back = g * one.slope;
+        slopes += back;
+        values += g * one.value;
+        T* key = to.features + d * ld + j;
+        store<T>(key, load<T>(key) + t.vectors[d] * back);
+      }
+      to.queries[r * t.width + d] += t.vectors[d] * sum<T>(slopes);
+    }
+    to.vectors[d] += sum<T>(values);
+  }
+}
+
+// scores[row][ld] of the tile's columns; ld is also the stride from feature to feature.
 template <class T>
-void additive_left(const Problem& p, const T* vectors, int64_t rows, const T* left, const T* panels,
-                   int64_t columns, const T* grads, int64_t ld, T* sums, int64_t ld_sums,
-                   T* vector_sums) {
-  const int64_t depth = p.width;
+void additive_scores(const Problem& p, const AdditiveTile<T>& t, T* scores, int64_t ld) {
+  with_act(p, [&](auto curve, double c) { curve_scores<T, decltype(curve)>(t, T(c), scores, ld); });
+}
+
+// From ∂/∂scores of the tile to the sums of its queries, keys and vectors.
+template <class T>
+void additive_gradients(const Problem& p, const AdditiveTile<T>& t, const T* grads, int64_t ld,
+                        const AdditiveGrads<T>& to) {
   with_act(p, [&](auto curve, double c) {
-    curve_left<T, decltype(curve)>(depth, vectors, rows, left, panels, columns, grads, ld, T(c),
-                                   sums, ld_sums, vector_sums);
+    curve_gradients<T, decltype(curve)>(t, T(c), grads, ld, to);
   });
 }
 

@@ -1,9 +1,9 @@
 // Backward: the scores are computed again, each number is summed in an order that no number of
 // threads changes.
 //
-// Dot products take one pass over blocks of keys, which gives all three gradients: a head's keys
-// are dealt to a fixed number of hands, and what each hand has for the queries is added up in
-// order. Additive scores and the bias's gradient take a pass over queries and one over keys.
+// One pass over blocks of keys gives all three gradients: a head's keys are dealt to a fixed number
+// of hands, and what each hand has for the queries is added up in order. With a bias's gradient
+// there is a pass over queries and one over keys. Additive scores have loops of their own.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 
 #include "block.h"
 #include "dropout.h"
+#include "turn.h"
 #include "weigh.h"
 
 namespace ogive::OGIVE_ISA {
@@ -44,56 +45,14 @@ void pack_for_keys(const Problem& p, int64_t b, int64_t h, Packed<T>& kept) {
   const int64_t tall = round_up(p.queries, kPanel<T>);
   const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
   const View &q = p.query, &g = p.grad_out;
-  pack_panels<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], query_factor<T>(p),
+  pack_panels<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
                  kept.panels.need(tall * p.width));
   pack_panels<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
                  kept.value_panels.need(tall * p.value_width));
-  pack_rows<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], query_factor<T>(p),
+  pack_rows<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
                kept.rows.need(p.queries * wide), p.queries, wide);
   pack_rows<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
                kept.value_rows.need(p.queries * wide_value), p.queries, wide_value);
-}
-
-// One row through its slope; constants come one for the row, or one for each column. `stay`
-// holds the factor that dropout gave each weight, or is null; `slopes` gets those of the softcap.
-template <class T, class Slope, bool PerColumn>
-void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* slopes,
-              const T* stay) {
-  if (cap > 0) {
-    for (int64_t k = 0; k < row.n; k += Lanes<T>::count)
-      store<T>(slopes + k, tanh_slope<T>(load<T>(row.scores + k) * (1 / cap)));
-    row.squash(cap);
-  }
-  row.add_bias();
-  for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
-    Vec<T> s = load<T>(row.scores + k), g = load<T>(grads + k);
-    if (stay) g *= load<T>(stay + k);
-    const Vec<T> one = PerColumn ? load<T>(first + k) : splat<T>(*first);
-    const Vec<T> two = PerColumn ? load<T>(second + k) : splat<T>(*second);
-    Slope::turn(s, g, one, two);
-    if (stay) s *= load<T>(stay + k);
-    store<T>(row.scores + k, s);
-    store<T>(grads + k, g);
-  }
-  if (!row.whole()) {
-    row.hide(row.scores, 0);
-    row.hide(grads, 0);
-  }
-}
-
-// Back through the softcap, from ∂/∂(capped score) to ∂/∂score.
-template <class T>
-void unsquash(int64_t n, const T* slopes, T* grads) {
-  for (int64_t k = 0; k < n; k += Lanes<T>::count)
-    store<T>(grads + k, load<T>(grads + k) * load<T>(slopes + k));
-}
-
-template <class T>
-void add_bias_gradient(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n,
-                       const T* grads) {
-  T* to = p.grad_bias.at<T>(b, h, i, j0);
-  const int64_t stride = p.grad_bias.stride[3], seen = std::min(n, p.keys - j0);
-  for (int64_t k = 0; k < seen; ++k) to[k * stride] += grads[k];
 }
 
 template <class T, class Slope>
@@ -110,14 +69,14 @@ void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScr
   T* grads = mine.grads.need(kBlock * kSpan);
   T* sums = mine.sums.need(kBlock * wide);
   pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
-               query_factor<T>(p), query, tall, p.width);
+               T(p.scale), query, tall, p.width);
   pack_rows<T>(p.grad_out.at<T>(b, h, i0), rows, p.grad_out.stride[2], p.value_width,
                p.grad_out.stride[3], 1, grad_out, tall, p.value_width);
   std::fill(sums, sums + tall * wide, T(0));
   const Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
   for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
     const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
-    score_tile<T>(p, h, tall, query, kept.panels.get() + j0 * p.width, n, scores);
+    score_tile<T>(p, tall, query, kept.panels.get() + j0 * p.width, n, scores);
     against_panels<T>(tall, p.value_width, grad_out, p.value_width,
                       kept.value_panels.get() + j0 * p.value_width, n, grads, kSpan);
     for (int64_t r = 0; r < rows; ++r) {
@@ -133,18 +92,12 @@ void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScr
       if (p.cap > 0) unsquash<T>(n, mine.slopes, grad);
     }
     const int64_t depth = std::min(n, p.keys - j0);
-    if (p.act)
-      additive_left<T>(p, p.vectors.at<const T>(h, 0), rows, query,
-                       kept.panels.get() + j0 * p.width, n, grads, kSpan, sums, wide,
-                       p.grad_vectors.at<T>(b, h, i0 / kBlock));
-    else
-      add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + j0 * wide, wide, wide, sums,
-                     wide);
+    add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + j0 * wide, wide, wide, sums, wide);
   }
   for (int64_t r = 0; r < rows; ++r) {
     T* to = p.grad_query.at<T>(b, h, i0 + r);
     for (int64_t k = 0; k < p.width; ++k)
-      to[k * p.grad_query.stride[3]] = sums[r * wide + k] * query_factor<T>(p);
+      to[k * p.grad_query.stride[3]] = sums[r * wide + k] * T(p.scale);
   }
 }
 
@@ -193,7 +146,7 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
     }
     for (int64_t i0 = seen.low; i0 < seen.high; i0 += kSpan) {
       const int64_t n = std::min(kSpan, round_up(seen.high - i0, kPanel<T>));
-      score_tile<T>(p, h, tall, key, kept.panels.get() + i0 * p.width, n, scores);
+      score_tile<T>(p, tall, key, kept.panels.get() + i0 * p.width, n, scores);
       against_panels<T>(tall, p.value_width, value, p.value_width,
                         kept.value_panels.get() + i0 * p.value_width, n, grads, kSpan);
       for (int64_t r = 0; r < rows; ++r) {
@@ -207,12 +160,7 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
       const int64_t depth = std::min(n, p.queries - i0);
       add_product<T>(tall, depth, scores, kSpan, kept.value_rows.get() + i0 * wide_value,
                      wide_value, wide_value, value_sums, wide_value);
-      if (p.act)
-        additive_left<T>(p, p.vectors.at<const T>(h, 0), rows, key,
-                         kept.panels.get() + i0 * p.width, n, grads, kSpan, sums, wide, nullptr);
-      else
-        add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums,
-                       wide);
+      add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums, wide);
       if (totals)
         add_transposed_product<T>(n, rows, grads, kSpan, key_rows, wide, wide,
                                   totals + (member * tall_queries<T>(p) + i0) * wide, wide);
@@ -279,7 +227,7 @@ void add_hands(const Problem& p, int64_t b, int64_t h, int64_t hands, const T* t
     for (int64_t k = 0; k < p.width; ++k) {
       T sum = first[i * wide + k];
       for (int64_t hand = 1; hand < hands; ++hand) sum += first[hand * size + i * wide + k];
-      to[k * p.grad_query.stride[3]] = sum * query_factor<T>(p);
+      to[k * p.grad_query.stride[3]] = sum * T(p.scale);
     }
   }
 }
@@ -310,7 +258,7 @@ void backward_once(const Problem& p) {
 
 template <class T, class Slope>
 void backward(const Problem& p) {
-  if (p.act || p.grad_bias)
+  if (p.grad_bias)
     backward_twice<T, Slope>(p);
   else
     backward_once<T, Slope>(p);

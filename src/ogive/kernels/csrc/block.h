@@ -1,9 +1,8 @@
-// Blocks: what a thread keeps packed of a head, and a tile of scores of any kind.
+// Blocks: what a thread keeps packed of a head, and a tile of scores.
 #pragma once
 
 #include <algorithm>
 
-#include "additive.h"
 #include "buffer.h"
 #include "problem.h"
 #include "seen.h"
@@ -14,12 +13,6 @@ namespace ogive::OGIVE_ISA {
 constexpr int64_t kBlock = 48;   // rows of a tile
 constexpr int64_t kSpan = 128;   // columns of a tile
 
-// The scale goes into the packed queries of a dot product; additive scores have it in the vectors.
-template <class T>
-T query_factor(const Problem& p) {
-  return T(p.act ? 1 : p.scale);
-}
-
 // What one thread keeps of the head it is working on.
 template <class T>
 struct Packed {
@@ -27,14 +20,11 @@ struct Packed {
   Buffer<T> panels, value_panels, rows, value_rows;
 };
 
-// A tile of scores: rows against packed columns, by dot product or by an additive score.
+// A tile of scores: rows against packed columns; the scale went into the packed queries.
 template <class T>
-void score_tile(const Problem& p, int64_t h, int64_t rows, const T* left, const T* panels,
-                int64_t columns, T* tile) {
-  if (p.act)
-    additive_tile<T>(p, p.vectors.at<const T>(h, 0), rows, left, panels, columns, tile, kSpan);
-  else
-    against_panels<T>(rows, p.width, left, p.width, panels, columns, tile, kSpan);
+void score_tile(const Problem& p, int64_t rows, const T* left, const T* panels, int64_t columns,
+                T* tile) {
+  against_panels<T>(rows, p.width, left, p.width, panels, columns, tile, kSpan);
 }
 
 // The tile columns that any row of a block needs: a range whose low end starts a panel.

@@ -1,4 +1,6 @@
 // All loops of one instruction set; compiled once for each, with OGIVE_ISA and its flags.
+#include "additive_backward.h"
+#include "additive_forward.h"
 #include "backward.h"
 #include "forward.h"
 #include "table.h"
@@ -11,22 +13,32 @@ namespace {
 
 namespace here = OGIVE_ISA;
 
+// Additive scores have loops of their own.
+template <class T, class Weigh>
+void forward(const Problem& p) {
+  p.act ? here::additive_forward<T, Weigh>(p) : here::forward<T, Weigh>(p);
+}
+template <class T, class Slope>
+void backward(const Problem& p) {
+  p.act ? here::additive_backward<T, Slope>(p) : here::backward<T, Slope>(p);
+}
+
 template <class Curve>
 constexpr Entry each(std::string_view name) {
   return {name,
-          {here::forward<float, here::Elementwise<float, Curve>>,
-           here::forward<double, here::Elementwise<double, Curve>>},
-          {here::backward<float, here::ElementwiseSlope<float, Curve>>,
-           here::backward<double, here::ElementwiseSlope<double, Curve>>}};
+          {forward<float, here::Elementwise<float, Curve>>,
+           forward<double, here::Elementwise<double, Curve>>},
+          {backward<float, here::ElementwiseSlope<float, Curve>>,
+           backward<double, here::ElementwiseSlope<double, Curve>>}};
 }
 
 template <class Shape>
 constexpr Entry shared(std::string_view name) {
   return {name,
-          {here::forward<float, here::SharedRows<float, Shape>>,
-           here::forward<double, here::SharedRows<double, Shape>>},
-          {here::backward<float, here::SharedSlope<float, Shape>>,
-           here::backward<double, here::SharedSlope<double, Shape>>}};
+          {forward<float, here::SharedRows<float, Shape>>,
+           forward<double, here::SharedRows<double, Shape>>},
+          {backward<float, here::SharedSlope<float, Shape>>,
+           backward<double, here::SharedSlope<double, Shape>>}};
 }
 
 constexpr Entry entries[] = {

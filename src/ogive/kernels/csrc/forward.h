@@ -41,7 +41,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
   T* tile = mine.tile.need(kBlock * kSpan);
   T* out = mine.out.need(kBlock * wide);
   pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
-               query_factor<T>(p), query, tall, p.width);
+               T(p.scale), query, tall, p.width);
   std::fill(out, out + tall * wide, T(0));
   if constexpr (Weigh::shares) Weigh::start(p, b, h, rows, mine.top, mine.total);
 
@@ -49,7 +49,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
       columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
   for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
     const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
-    score_tile<T>(p, h, tall, query, mine.kept.panels.get() + j0 * p.width, n, tile);
+    score_tile<T>(p, tall, query, mine.kept.panels.get() + j0 * p.width, n, tile);
     for (int64_t r = 0; r < rows; ++r) {
       const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, tile + r * kSpan);
       if (p.cap > 0) row.squash(T(p.cap));

@@ -36,7 +36,7 @@ struct Problem {
   View delta;                 // (b, h, i): Σ_v grad_out · out, read by softmax backward
   View vectors;               // (h, d) of an additive score, scale included
   View grad_bias;             // strides 0 where the bias broadcasts
-  View grad_vectors;          // (b, h, block, d), one sum for each block of queries
+  View grad_vectors;          // (h, d)
   View grad_out, grad_query, grad_key, grad_value;
 };
 

@@ -1,0 +1,53 @@
+// One row of a tile backward: from ∂/∂weights to ∂/∂scores, softcap, bias, mask and dropout included.
+#pragma once
+
+#include <algorithm>
+
+#include "problem.h"
+#include "seen.h"
+
+namespace ogive::OGIVE_ISA {
+
+// One row through its slope; constants come one for the row, or one for each column. `stay`
+// holds the factor that dropout gave each weight, or is null; `slopes` gets those of the softcap.
+template <class T, class Slope, bool PerColumn>
+void turn_row(const Row<T>& row, T* grads, const T* first, const T* second, T cap, T* slopes,
+              const T* stay) {
+  if (cap > 0) {
+    for (int64_t k = 0; k < row.n; k += Lanes<T>::count)
+      store<T>(slopes + k, tanh_slope<T>(load<T>(row.scores + k) * (1 / cap)));
+    row.squash(cap);
+  }
+  row.add_bias();
+  for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
+    Vec<T> s = load<T>(row.scores + k), g = load<T>(grads + k);
+    if (stay) g *= load<T>(stay + k);
+    const Vec<T> one = PerColumn ? load<T>(first + k) : splat<T>(*first);
+    const Vec<T> two = PerColumn ? load<T>(second + k) : splat<T>(*second);
+    Slope::turn(s, g, one, two);
+    if (stay) s *= load<T>(stay + k);
+    store<T>(row.scores + k, s);
+    store<T>(grads + k, g);
+  }
+  if (!row.whole()) {
+    row.hide(row.scores, 0);
+    row.hide(grads, 0);
+  }
+}
+
+// Back through the softcap, from ∂/∂(capped score) to ∂/∂score.
+template <class T>
+void unsquash(int64_t n, const T* slopes, T* grads) {
+  for (int64_t k = 0; k < n; k += Lanes<T>::count)
+    store<T>(grads + k, load<T>(grads + k) * load<T>(slopes + k));
+}
+
+template <class T>
+void add_bias_gradient(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n,
+                       const T* grads) {
+  T* to = p.grad_bias.at<T>(b, h, i, j0);
+  const int64_t stride = p.grad_bias.stride[3], seen = std::min(n, p.keys - j0);
+  for (int64_t k = 0; k < seen; ++k) to[k * stride] += grads[k];
+}
+
+}  // namespace ogive::OGIVE_ISA
