@@ -2,5 +2,17 @@
 
 from ogive.kernels.attention import Impl, attention, impls, last_impl
 from ogive.kernels.auxiliary import Aux, AuxRequest
+from ogive.kernels.edge_list import EdgeList
+from ogive.kernels.edges import edge_attention, edge_impls
 
-__all__ = ["Aux", "AuxRequest", "Impl", "attention", "impls", "last_impl"]
+__all__ = [
+    "Aux",
+    "AuxRequest",
+    "EdgeList",
+    "Impl",
+    "attention",
+    "edge_attention",
+    "edge_impls",
+    "impls",
+    "last_impl",
+]

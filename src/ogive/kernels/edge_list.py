@@ -1,0 +1,194 @@
+"""Edges of a graph, checked and sorted once: by target for the way there, by source for back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ogive.errors import ArgumentError, ArgumentTypeError
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeList:
+    """Edges source → target, sorted once and used as often as the graph stays the same.
+
+    Build one with `EdgeList.build`. An edge that comes twice counts twice. Sources and targets may
+    be different sets of nodes (a bipartite graph); nodes without edges are allowed on both sides.
+
+    Attributes:
+        index: (2, edges) int64 as it came: row 0 sources, row 1 targets.
+        sources, targets: how many nodes there are on each side.
+        order: int32 (edges,), the edges sorted by target; edges of one target keep their order.
+        source: int32 (edges,), the source of each sorted edge.
+        target_start: int64 (targets + 1,), where each target's edges start among the sorted ones.
+        by_source: int32 (edges,), the sorted edges again, sorted by source.
+        target: int32 (edges,), the target of each edge in `by_source`.
+        source_start: int64 (sources + 1,), where each source's edges start in `by_source`.
+    """
+
+    index: Tensor
+    sources: int
+    targets: int
+    order: Tensor
+    source: Tensor
+    target_start: Tensor
+    by_source: Tensor
+    target: Tensor
+    source_start: Tensor
+
+    @classmethod
+    def build(
+        cls, edge_index: Tensor, sources: int | None = None, targets: int | None = None
+    ) -> EdgeList:
+        """Check and sort edges.
+
+        Args:
+            edge_index: (2, edges) whole numbers, PyG's direction: row 0 holds sources, row 1 the
+                targets that attend to them.
+            sources: how many source nodes there are; None takes the largest index of all plus one.
+            targets: how many target nodes there are; None takes `sources`.
+
+        Returns:
+            The edges, sorted both ways, on the device of edge_index.
+
+        Raises:
+            ArgumentTypeError: not a tensor of whole numbers.
+            ArgumentError: another shape, or an index outside of the nodes that there are.
+        """
+        index = _checked(edge_index)
+        if sources is None:
+            sources = int(index.max()) + 1 if index.numel() else 0
+        sources = _count("sources", sources)
+        targets = sources if targets is None else _count("targets", targets)
+        _check_range(index[0], sources, "row 0", "sources")
+        _check_range(index[1], targets, "row 1", "targets")
+        if max(index.shape[1], sources, targets) >= 2**31:
+            raise ArgumentError(
+                f"edge_index has {index.shape[1]} edges among {sources} sources and {targets} "
+                "targets: an EdgeList holds fewer than 2³¹ of each"
+            )
+        return cls(index, sources, targets, *_sorted(index, sources, targets))
+
+    @property
+    def edges(self) -> int:
+        """How many edges there are."""
+        return self.index.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the edges are."""
+        return self.index.device
+
+    @cached_property
+    def in_degree(self) -> Tensor:
+        """How many edges each target has: int64 (targets,)."""
+        return self.target_start.diff()
+
+    @cached_property
+    def rows(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Targets taken together by their number of edges, those without edges left out.
+
+        Pairs of targets (r,) and their edges (r, n), both int64; edges are columns of `index`.
+        """
+        order, start, degree = self.order.long(), self.target_start, self.in_degree
+        found = []
+        for count in degree.unique().tolist():
+            if count:
+                rows = (degree == count).nonzero().squeeze(1)
+                places = start[rows, None] + torch.arange(count, device=self.device)
+                found.append((rows, order[places]))
+        return tuple(found)
+
+    def to(self, device: torch.device | str) -> EdgeList:
+        """The same edges on another device."""
+        moved: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name, held in moved.items():
+            moved[name] = held.to(device) if isinstance(held, Tensor) else held
+        return EdgeList(**moved)
+
+    def of_targets(self, chosen: Tensor) -> tuple[EdgeList, Tensor]:
+        """The edges into some targets, bool (targets,), and which columns of `index` they are."""
+        columns = chosen[self.index[1]].nonzero().squeeze(1)
+        return EdgeList.build(self.index[:, columns], self.sources, self.targets), columns
+
+    def __repr__(self) -> str:
+        return f"EdgeList({self.edges} edges, {self.sources} sources, {self.targets} targets)"
+
+
+def with_self_loops(edge_index: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """The edges between different nodes, then one edge from each node to itself.
+
+    Args:
+        edge_index: (2, edges) whole numbers.
+        nodes: how many nodes get an edge to themselves.
+
+    Returns:
+        The new edges, and bool (edges,), which of the old ones stay (self loops go, so that a node
+        has one and no more).
+    """
+    index = _checked(edge_index)
+    stays = index[0] != index[1]
+    loops = torch.arange(nodes, device=index.device).expand(2, -1)
+    return torch.cat((index[:, stays], loops), 1), stays
+
+
+def _checked(edge_index: object) -> Tensor:
+    if not isinstance(edge_index, Tensor):
+        raise ArgumentTypeError(
+            f"edge_index takes a tensor or an EdgeList, not {type(edge_index).__name__}"
+        )
+    whole = not (edge_index.is_floating_point() or edge_index.is_complex())
+    if not whole or edge_index.dtype == torch.bool:
+        raise ArgumentTypeError(f"edge_index takes whole numbers (int64), not {edge_index.dtype}")
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        turned = edge_index.dim() == 2 and edge_index.shape[1] == 2
+        hint = "; write edge_index.T if each row is an edge" if turned else ""
+        raise ArgumentError(
+            f"edge_index takes (2, edges): sources, then targets; not "
+            f"{tuple(edge_index.shape)}{hint}"
+        )
+    return edge_index.to(torch.int64)
+
+
+def _count(name: str, came: object) -> int:
+    if isinstance(came, bool) or not isinstance(came, int):
+        raise ArgumentTypeError(f"{name} takes a whole number, not {came!r}")
+    if came < 0:
+        raise ArgumentError(f"{name} takes a number of nodes, not {came}")
+    return came
+
+
+def _check_range(ends: Tensor, nodes: int, row: str, side: str) -> None:
+    if not ends.numel():
+        return
+    low, high = (int(end) for end in ends.aminmax())
+    if low < 0 or high >= nodes:
+        wrong = low if low < 0 else high
+        raise ArgumentError(
+            f"edge_index has {wrong} in {row}, and there are {nodes} {side}: 0 … {nodes - 1} fit"
+        )
+
+
+def _sorted(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:
+    """order, source, target_start, by_source, target, source_start; by torch."""
+    order = index[1].argsort(stable=True)
+    source = index[0][order]
+    by_source = source.argsort(stable=True)
+    target = index[1][order][by_source]
+    return (
+        order.int(),
+        source.int(),
+        _starts(index[1], targets),
+        by_source.int(),
+        target.int(),
+        _starts(index[0], sources),
+    )
+
+
+def _starts(ends: Tensor, nodes: int) -> Tensor:
+    counts = torch.bincount(ends, minlength=nodes)
+    return torch.cat((counts.new_zeros(1), counts.cumsum(0)))
