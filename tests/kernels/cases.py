@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kernels import oracle
 from kernels.natural import Problem, natural
+from kernels.rule import violations
+from kernels.wide import WIDER, Wide, halves
 from ogive.kernels import attention, compiled
 from ogive.parts import Sizes, build, score_from
 
@@ -230,6 +234,44 @@ def theirs(call: Call, dtype: torch.dtype) -> dict[str, Tensor]:
     return _with_gradients(answer.out, call.grad.to(dtype), leaves)
 
 
+def theirs_wider(call: Call) -> dict[str, tuple[Tensor, Tensor]]:
+    """The oracle's out and gradients in numbers wider than float64, each as a sum of two."""
+    leaves = {
+        n: Wide(t.detach().double().numpy()) for n, t in (call.inputs | call.parameters).items()
+    }
+    bias = leaves.get("bias", None if call.bias is None else Wide(call.bias.double().numpy()))
+    answer: Any = oracle.attend(
+        *(leaves[n] for n in ("query", "key", "value")),  # type: ignore[arg-type]
+        keep=call.keep,
+        bias=bias,  # type: ignore[arg-type]
+        **formulas(call),
+        score_params=_family(leaves, "score."),
+        weight_params=_family(leaves, "weight."),
+        **call.extra,
+    )
+    answer.out.backward(call.grad.double().numpy())
+    gradients = {n: np.zeros_like(w.data) if w.grad is None else w.grad for n, w in leaves.items()}
+    return {"out": answer.out.halves(), **{n: halves(g) for n, g in gradients.items()}}
+
+
+def broken_by(call: Call, impls: tuple[str, ...]) -> list[str]:
+    """What of these implementations' results breaks R1."""
+    return broken(call, {impl: ours(call, impl) for impl in impls})
+
+
+def broken(call: Call, results: dict[str, dict[str, Tensor]]) -> list[str]:
+    """What breaks R1 among results, given by the names of who found them."""
+    truth, eager = theirs(call, torch.float64), theirs(call, call.case.dtype)
+    nat, wider = naturals(call), None
+    if WIDER and call.case.dtype == torch.float64:
+        wider = cache(lambda: theirs_wider(call))
+    lines = []
+    for name, found in results.items():
+        more = violations(found, eager, truth, nat, call.case.dtype, wider)
+        lines += [f"{name} {call.case}: {line}" for line in more]
+    return lines
+
+
 def formulas(call: Call) -> dict[str, Any]:
     """The oracle's formulas for a call's parts, and its scale."""
     return {
@@ -287,11 +329,11 @@ def impls_of(case: Case) -> tuple[str, ...]:
     """The implementations that can run a case, by name."""
     torchs = ("sdpa", "auto") if (case.score, case.weight) == ("dot", "softmax") else ()
     runs = case.weight.split("(")[0] not in NOT_COMPILED and case.score in COMPILED_SCORES
-    runs &= case.dtype != torch.float64 and not compiled.missing
+    runs &= not compiled.missing
     return ("reference", *torchs, *(("native",) if runs else ()), "chunked")
 
 
-def _family(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _family(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     """A part's parameters by their last names (a chain's first score keeps its own)."""
     return {n.split(".")[-1]: t for n, t in tensors.items() if n.startswith(prefix)}
 

@@ -105,15 +105,14 @@ def softmax(s: Tensor, p: Params) -> Tensor:
     return e / e.sum(-1, keepdim=True)
 
 
-def with_extra(s: Tensor, logit: Tensor | float) -> Tensor:
-    top = s.detach().max(-1, keepdim=True).values
-    top = torch.maximum(top, torch.as_tensor(logit, dtype=s.dtype).detach())
+def with_extra(s: Tensor, logit: Tensor) -> Tensor:
+    top = torch.maximum(s.detach().max(-1, keepdim=True).values, logit.detach())
     e = torch.exp(s - top)
     return e / (e.sum(-1, keepdim=True) + torch.exp(logit - top))
 
 
 def softmax1(s: Tensor, p: Params) -> Tensor:
-    return with_extra(s, 0.0)
+    return with_extra(s, s.new_zeros(1, 1))
 
 
 def sink(s: Tensor, p: Params) -> Tensor:
@@ -182,7 +181,7 @@ class Elementwise:
     terms: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, s: Tensor, p: Params) -> Tensor:
-        return self.value(s, torch.tensor(float(s.shape[-1]), dtype=s.dtype))
+        return self.value(s, s.new_full((), float(s.shape[-1])))
 
 
 ELEMENTWISE = {

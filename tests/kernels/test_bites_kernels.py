@@ -216,6 +216,23 @@ def run_half_inside(*, query, key, value, impl, **rest):
     return attention(*inner, **rest).to(query.dtype)
 
 
+def run_single_inside(*, query, key, value, impl, **rest):
+    """float64 in and out, float32 inside."""
+    inner = [t.float() for t in (query, key, value)]
+    bias = {
+        n: t.float() for n, t in rest.items() if isinstance(t, Tensor) and t.is_floating_point()
+    }
+    return attention(*inner, **(rest | bias)).to(query.dtype)
+
+
+class ThirteenDigits(Wrapped, listed=False):
+    """An exponential whose polynomial stops early."""
+
+    def forward(self, scores, keep=None):
+        weights = self.inner(scores, keep)
+        return weights * (1 + 1e-13 * torch.cos(1e3 * scores.detach()))
+
+
 def run_silent_nan(*, impl, **rest):
     return torch.nan_to_num(attention(**rest), nan=0.0)
 
@@ -233,6 +250,7 @@ class Twin:
 
 SOFT = {"score": "dot", "weight": "softmax", "dtype": torch.float32}
 ANY = {"dtype": torch.float32}
+DOUBLE = {"score": "dot", "weight": "softmax", "dtype": torch.float64}
 TINY = {"score": "dot", "dtype": torch.float32, "size": 0.003, "mask": "none"}
 
 
@@ -354,6 +372,10 @@ TWINS = [
         ANY | {"mask": "bool"},
         masked,
     ),
+    Twin("scale wrong by 1e-13, float64", with_scale(1 + 1e-13), 0.9, DOUBLE, moves),
+    Twin("exp wrong by 1e-13, float64", with_weight(ThirteenDigits), 0.9, DOUBLE, moves),
+    Twin("float32 inside, float64", run_single_inside, 1.0, DOUBLE, sees),
+    Twin("a query row missing in dk, float64", run_lost_row, 0.9, DOUBLE, first_row_moves),
     Twin(
         "softpick of tiny scores as a difference",
         with_weight(CancellingSoftpick),
@@ -388,9 +410,7 @@ def flagged(twin: Twin) -> tuple[int, int]:
         if not twin.shows(call):
             continue
         tried += 1
-        truth, eager = theirs(call, torch.float64), theirs(call, case.dtype)
-        found = ours(call, "reference", run=twin.run)
-        caught += bool(violations(found, eager, truth, cases.naturals(call), case.dtype))
+        caught += bool(cases.broken(call, {"twin": ours(call, "reference", run=twin.run)}))
     return caught, tried
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from kernels import cases, oracle
-from kernels.cases import build_call, ours, random_case, theirs
-from kernels.rule import violations
+from kernels.cases import build_call, ours, random_case
 from ogive.kernels import attention
 from ogive.parts import catalogue
 
@@ -20,15 +19,8 @@ CHUNK = 50
 
 def check(case: cases.Case) -> tuple[int, list[str]]:
     """How many implementations ran the case, and what broke the rule."""
-    call = build_call(case)
-    truth, eager = theirs(call, torch.float64), theirs(call, case.dtype)
-    nat = cases.naturals(call)
-    broken = []
     impls = cases.impls_of(case)
-    for impl in impls:
-        found = violations(ours(call, impl), eager, truth, nat, case.dtype)
-        broken += [f"{impl} {case}: {line}" for line in found]
-    return len(impls), broken
+    return len(impls), cases.broken_by(build_call(case), impls)
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))

@@ -12,7 +12,8 @@ import torch
 from mpmath import mp, mpf
 
 from kernels import oracle
-from kernels.cases import build_call, ours, random_case, theirs
+from kernels.cases import build_call, ours, random_case, theirs, theirs_wider
+from kernels.wide import WIDER
 
 mp.dps = 50
 
@@ -184,6 +185,26 @@ def test_three_authors_agree(seed, count):
         for author, found in results.items():
             gap = abs(expected - mpf(found[name][at].item()))
             assert gap <= 1e-13 * max(1, abs(expected)), f"{author}: d{name}{at} of {case} by {gap}"
+    count("T22", 1)
+
+
+@pytest.mark.skipif(not WIDER, reason="long double is no wider than float64 here")
+@pytest.mark.parametrize("seed", range(0, 200, 2))
+def test_the_wider_oracle_has_more_digits(seed, count):
+    """Against the loops: 1e-17, and 1e-15 where a formula holds a constant rounded to float64."""
+    case, call = tiny(seed)
+    rounded = case.scale is None or case.weight.startswith("gelu")
+    allowed = mpf(1e-15 if rounded else 1e-17)
+    tensors, found = nested(call), theirs_wider(call)
+    truth = loop_attention(call, tensors)
+    for a, *b in zip(truth, *(t.flatten().tolist() for t in found["out"]), strict=True):
+        assert abs(a - sum(map(mpf, b))) <= allowed * max(1, *map(abs, truth)), str(case)
+    for name in sorted(call.inputs | call.parameters):
+        slope = derivative(call, tensors, name, random.Random(seed))
+        if slope is not None:
+            at, expected = slope
+            gap = abs(expected - sum(mpf(t[at].item()) for t in found[name]))
+            assert gap <= allowed * max(1, abs(expected)), f"d{name}{at} of {case} by {gap}"
     count("T22", 1)
 
 

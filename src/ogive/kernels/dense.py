@@ -38,7 +38,7 @@ ELEMENTWISE = {
     "relu2": lambda s, c: F.relu(s).square() * c,
     "sigmoid": lambda s, c: torch.sigmoid(s + c),
     "silu": lambda s, c: F.silu(s) * c,
-    "softplus": lambda s, c: F.softplus(s) * c,
+    "softplus": lambda s, c: F.softplus(s, threshold=40) * c,
     "tanh": lambda s, c: s.tanh() * c,
 }
 
@@ -48,7 +48,7 @@ ACTS: dict[str, Callable[..., Tensor]] = {
     "leaky_relu": lambda x, c: F.leaky_relu(x, c),
     "silu": lambda x, c: F.silu(x),
     "sigmoid": lambda x, c: x.sigmoid(),
-    "softplus": lambda x, c: F.softplus(x),
+    "softplus": lambda x, c: F.softplus(x, threshold=40),
     "gelu": lambda x, c: F.gelu(x),
 }
 """In the order of the compiled enumeration, which starts at 1."""

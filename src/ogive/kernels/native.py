@@ -20,7 +20,7 @@ from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _PER_LENGTH = {
     weights.Relu: "relu",
     weights.Relu2: "relu2",

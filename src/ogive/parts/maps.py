@@ -162,7 +162,7 @@ class Softplus(Activation):
     facts = Facts(nonnegative=True, monotone=True)
 
     def value(self, h: Tensor) -> Tensor:
-        return F.softplus(h)
+        return F.softplus(h, threshold=40)
 
 
 class Elu(Activation):
