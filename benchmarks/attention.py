@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from harness import Asked, Case, attention_operations, compiled_peer, forward, main
+from harness import Asked, Case, compiled_peer, forward, main, operations
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import ogive
 from ogive.kernels import attention
+from ogive.lab.bench import HEADS, WIDTH, eager
 from ogive.parts import Sizes, build, catalogue
 from ogive.parts.part import Part
 
-HEADS, WIDTH = 8, 64
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 FULL = ("softmax", "sigmoid", "tanh", "relu")
 """These race at every length, the other weight functions at two."""
@@ -39,23 +39,6 @@ def inputs(length: int) -> list[Tensor]:
     """query, key and value."""
     draw = torch.Generator().manual_seed(0)
     return [torch.randn(1, HEADS, length, WIDTH, generator=draw) for _ in range(3)]
-
-
-def plain(weight: str, keep: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What a user writes: scores, the weight function, the mask where it belongs."""
-    scores = q @ k.mT / math.sqrt(q.shape[-1])
-    n = q.shape[-2] if keep is None else torch.arange(1, q.shape[-2] + 1).unsqueeze(-1)
-    if weight == "softmax":
-        hidden = scores if keep is None else scores.masked_fill(~keep, -torch.inf)
-        return hidden.softmax(-1) @ v
-    if weight == "sigmoid":
-        bias = -math.log(n) if isinstance(n, int) else -n.log()
-        weights = torch.sigmoid(scores + bias)
-    elif weight == "tanh":
-        weights = scores.tanh() / n
-    else:
-        weights = scores.relu() / n
-    return (weights if keep is None else weights.masked_fill(~keep, 0)) @ v
 
 
 def _flex(length: int, causal: bool) -> Run:
@@ -113,10 +96,10 @@ def contenders(
     sdpa = "F.sdpa" if name == "softmax" else "F.sdpa (softmax)"
     runs[sdpa] = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     if name in FULL:
-        eager = partial(plain, name, keep)
-        runs["eager"] = eager
+        plain = partial(eager, name, keep)
+        runs["eager"] = plain
         if compiles:
-            runs["eager compiled"] = compiled_peer(eager)
+            runs["eager compiled"] = compiled_peer(plain)
     if name == "softmax" and compiles:
         runs["FlexAttention compiled"] = compiled_peer(_flex(length, causal))
     if name == "softmax" and importlib.util.find_spec("x_transformers"):
@@ -148,7 +131,7 @@ def cases(asked: Asked) -> Iterator[Case]:
                 yield Case(
                     {"weight": str(part), "mask": "causal" if causal else "none", "length": length},
                     contenders(name, part, tensors, causal, compiles),
-                    attention_operations(1, HEADS, length, length, WIDTH, WIDTH, causal=causal),
+                    operations(length, causal=causal),
                 )
 
 

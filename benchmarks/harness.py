@@ -38,9 +38,22 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from ogive.kernels import compiled  # noqa: E402
+from ogive.lab.bench import forward, operations, training  # noqa: E402
 from ogive.lab.machine import environment  # noqa: E402
 from ogive.lab.races import Contender, Race, Spread, race  # noqa: E402
 
+__all__ = [
+    "Asked",
+    "Case",
+    "Contender",
+    "MemoryCase",
+    "compiled_peer",
+    "forward",
+    "main",
+    "operations",
+    "peak_memory",
+    "training",
+]
 Labels = dict[str, Any]
 
 
@@ -105,44 +118,9 @@ class Asked:
 # --- contenders ---------------------------------------------------------------------------------
 
 
-def forward(run: Callable[..., Tensor], *tensors: Tensor) -> Contender:
-    """The forward pass alone, without a graph."""
-
-    def call() -> Tensor:
-        with torch.no_grad():
-            return run(*tensors)
-
-    return call
-
-
-def training(run: Callable[..., Tensor], *tensors: Tensor) -> Contender:
-    """Forward and backward: gradients of every tensor, from a gradient that is not constant."""
-    leaves = [t.detach().requires_grad_() for t in tensors]
-    with torch.no_grad():
-        out = run(*leaves)
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
-
-    def call() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(run(*leaves), leaves, grad)
-
-    return call
-
-
 def compiled_peer(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function under torch.compile, for static shapes and the threads of this moment."""
     return torch.compile(run, fullgraph=True, dynamic=False)
-
-
-def attention_operations(
-    b: int, h: int, i: int, j: int, d: int, v: int, *, causal: bool = False, training: bool = False
-) -> float:
-    """Operations of attention's products: two forward, and five backward, scores again included.
-
-    That is the usual count of kernels that do not keep the weights (3.5 × forward).
-    """
-    scores, values = 2.0 * b * h * i * j * d, 2.0 * b * h * i * j * v
-    total = scores + values + (3 * scores + 2 * values if training else 0)
-    return total / 2 if causal else total
 
 
 # --- memory -------------------------------------------------------------------------------------

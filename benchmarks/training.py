@@ -15,21 +15,21 @@ from functools import partial
 from typing import Any
 
 import torch
-from attention import FULL, HEADS, WIDTH, plain
 from harness import (
     Asked,
     Case,
     Contender,
     MemoryCase,
-    attention_operations,
     compiled_peer,
     main,
+    operations,
     training,
 )
 from torch import Tensor
 from torch.nn import functional as F
 
 from ogive.kernels import attention
+from ogive.lab.bench import HEADS, WEIGHTS, WIDTH, eager
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
 COMPILED_AT = (512, 2048)
@@ -48,7 +48,7 @@ def ours(weight: str, impl: str = "native", **options: Any) -> Run:
     """Our operation of query, key, value and, where there is a fourth, a bias."""
 
     def run(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        return attention(q, k, v, weight=written(weight), attn_bias=bias, impl=impl, **options)
+        return attention(q, k, v, weight=WEIGHTS[weight], attn_bias=bias, impl=impl, **options)
 
     return run
 
@@ -62,27 +62,22 @@ def theirs(**options: Any) -> Run:
     return run
 
 
-def written(weight: str) -> str:
-    """The weight function that `plain` computes under this name."""
-    return f"{weight}(length_power=1)" if weight == "relu" else weight
-
-
 def plain_cases(asked: Asked) -> Iterator[Case]:
     """Four weight functions, plain and causal, at every length."""
-    for weight in FULL if not asked.quick else ("softmax", "sigmoid"):
+    for weight in WEIGHTS if not asked.quick else ("softmax", "sigmoid"):
         for length in asked.lengths(*LENGTHS, quick=(128, 512)):
             for causal in (False, True):
                 keep = torch.ones(length, length, dtype=torch.bool).tril() if causal else None
                 sdpa = "F.sdpa" if weight == "softmax" else "F.sdpa (softmax)"
-                eager = partial(plain, weight, keep)
+                plain = partial(eager, weight, keep)
                 runs = {
                     "ogive native": ours(weight, is_causal=causal),
                     "ogive auto": ours(weight, "auto", is_causal=causal),
                     sdpa: theirs(is_causal=causal),
-                    "eager": eager,
+                    "eager": plain,
                 }
                 if length in COMPILED_AT and not asked.quick:
-                    runs["eager compiled"] = compiled_peer(eager)
+                    runs["eager compiled"] = compiled_peer(plain)
                 labels = {"case": weight, "mask": "causal" if causal else "none", "length": length}
                 yield _case(labels, runs, inputs(length), causal)
 
@@ -123,10 +118,8 @@ def _case(
     labels: dict[str, Any], runs: dict[str, Run], tensors: list[Tensor], causal: bool = False
 ) -> Case:
     length, width = tensors[0].shape[-2], tensors[2].shape[-1]
-    operations = attention_operations(
-        1, HEADS, length, length, WIDTH, width, causal=causal, training=True
-    )
-    return Case(labels, {name: training(run, *tensors) for name, run in runs.items()}, operations)
+    work = operations(length, value_width=width, causal=causal, backward=True)
+    return Case(labels, {name: training(run, *tensors) for name, run in runs.items()}, work)
 
 
 def memory_call(contender: str, weight: str, length: int) -> Contender:
@@ -134,7 +127,7 @@ def memory_call(contender: str, weight: str, length: int) -> Contender:
     runs = {
         "ogive native": ours(weight),
         "F.sdpa": theirs(),
-        "eager": partial(plain, weight, None),
+        "eager": partial(eager, weight, None),
     }
     run, tensors = runs[contender], inputs(length)
     leaves = [t.requires_grad_() for t in tensors]

@@ -41,6 +41,8 @@ def loaded(words, folder) -> set[str]:
         ["demo", "--help"],
         ["study", "--help"],
         ["parts", "--help"],
+        ["bench", "--help"],
+        ["bench", "--length", "0"],
         ["demo", "--quik"],
         ["parts", "--family", "wieght"],
         ["status"],

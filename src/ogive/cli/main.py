@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import ogive
-from ogive.cli import answer, demo, parts, report, status, study
+from ogive.cli import answer, bench, demo, parts, report, status, study
 from ogive.errors import OgiveError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("status")(status.status)
 app.command("answer")(answer.answer)
 app.command("report")(report.report)
 app.command("parts")(parts.parts)
+app.command("bench")(bench.bench)
 
 
 def _version(asked: bool) -> None:
