@@ -29,7 +29,7 @@ struct AdditiveUnits {
 template <class T>
 struct AdditiveBack {
   AdditiveKeys<T> keys;
-  Buffer<T> query, grad_out, scores, grads, features, value_sums;
+  Buffer<T> query, grad_out, grad_tall, scores, grads, features, value_sums;
   T slopes[kSpan], stay[kSpan];
 };
 
@@ -39,8 +39,9 @@ void pack_additive_back(const Problem& p, int64_t b, int64_t g, AdditiveKeys<T>&
   if (kept.head == head) return;
   kept.head = head;
   pack_features<T>(p, b, g, kept.features.need(round_up(p.keys, kSpan) * p.width));
-  pack_panels<T>(p.value.at<T>(b, g), p.keys, p.value.stride[2], p.value_width, p.value.stride[3],
-                 1, kept.value_panels.need(round_up(p.keys, kPanel<T>) * p.value_width));
+  Watch<T> nobody;
+  pack_panels<T>({p.value, b, g, 0, p.keys, p.value_width}, 1,
+                 kept.value_panels.need(round_up(p.keys, kPanel<T>) * p.value_width), nobody);
 }
 
 // Scores and ∂/∂weights of a tile become weights and ∂/∂scores.
@@ -65,25 +66,28 @@ void turn_tile(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows,
 template <class T, class Slope>
 void additive_back_tile(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t span, Span at,
                         AdditiveBack<T>& mine, T* sums) {
-  const int64_t rows = std::min(kBlock, p.queries - i0), tall = round_up(rows, kRows);
+  const int64_t rows = std::min(kBlock, p.queries - i0);
   const int64_t j0 = span * kSpan + at.low, n = at.high - at.low;
   const int64_t wide = round_up(p.value_width, kPanel<T>);
   T* query = mine.query.need(kBlock * p.width);
-  T* grad_out = mine.grad_out.need(kBlock * wide);
+  T* grad_out = mine.grad_out.need(kBlock * p.value_width);
+  T* grad_tall = mine.grad_tall.need(kBlock * wide);
   T* scores = mine.scores.need(kBlock * kSpan);
   T* grads = mine.grads.need(kBlock * kSpan);
-  pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3], 1,
-               query, rows, p.width);
-  pack_rows<T>(p.grad_out.at<T>(b, h, i0), rows, p.grad_out.stride[2], p.value_width,
-               p.grad_out.stride[3], 1, grad_out, tall, wide);
+  Watch<T> nobody;
+  const Rows grad{p.grad_out, b, h, i0, rows, p.value_width};
+  pack_rows<T>({p.query, b, h, i0, rows, p.width}, 1, query, p.width, nobody);
+  pack_rows<T>(grad, 1, grad_out, p.value_width, nobody);
+  pack_tall<T>(grad, grad_tall, nobody);
   const AdditiveTile<T> tile = {rows,   p.width, at.low, at.high, p.vectors.at<const T>(h, 0),
                                 query, mine.keys.features.get() + span * kSpan * p.width};
   additive_scores<T>(p, tile, scores, kSpan);
-  against_panels<T>(tall, p.value_width, grad_out, wide,
-                    mine.keys.value_panels.get() + j0 * p.value_width, n, grads + at.low, kSpan);
+  against_panels<T>(rows, p.value_width, grad_out,
+                    mine.keys.value_panels.get() + j0 * p.value_width, Same({0, n}).spans,
+                    grads + at.low, kSpan);
   turn_tile<T, Slope>(p, b, h, i0, rows, j0, n, scores + at.low, grads + at.low, mine);
-  add_transposed_product<T>(n, rows, scores + at.low, kSpan, grad_out, wide, wide,
-                            mine.value_sums.get() + at.low * wide, wide);
+  add_product<T, kTransposed>(n, Same({0, rows}).spans, scores + at.low, kSpan, grad_tall, rows,
+                              wide, mine.value_sums.get() + at.low * wide);
   additive_gradients<T>(p, tile, grads, kSpan,
                         {sums + i0 * p.width, sums + p.queries * p.width, mine.features.get()});
 }

@@ -24,7 +24,7 @@ void pack_features(const Problem& p, int64_t b, int64_t g, T* to) {
 template <class T>
 struct AdditiveKeys {  // what one thread keeps of the head it is working on
   int64_t head = -1;
-  Buffer<T> features, value_rows, value_panels;
+  Buffer<T> features, value_tall, value_panels;
 };
 
 // Columns of span number `span` that lie in [seen.low, seen.high), relative to the span.
@@ -47,25 +47,24 @@ void pack_additive_keys(const Problem& p, int64_t b, int64_t g, AdditiveKeys<T>&
   const int64_t head = b * p.shared + g;
   if (kept.head == head) return;
   kept.head = head;
-  const int64_t wide = round_up(p.value_width, kPanel<T>);
+  Watch<T> nobody;
   pack_features<T>(p, b, g, kept.features.need(round_up(p.keys, kSpan) * p.width));
-  pack_rows<T>(p.value.at<T>(b, g), p.keys, p.value.stride[2], p.value_width, p.value.stride[3], 1,
-               kept.value_rows.need(p.keys * wide), p.keys, wide);
+  pack_tall<T>({p.value, b, g, 0, p.keys, p.value_width},
+               kept.value_tall.need(p.keys * round_up(p.value_width, kPanel<T>)), nobody);
 }
 
 template <class T, class Weigh>
 void additive_forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0,
                             AdditiveScratch<T>& mine) {
-  const int64_t rows = std::min(kBlock, p.queries - i0), tall = round_up(rows, kRows);
+  const int64_t rows = std::min(kBlock, p.queries - i0);
   const int64_t wide = round_up(p.value_width, kPanel<T>);
   pack_additive_keys<T>(p, b, h / (p.heads / p.shared), mine.keys);
   T* query = mine.query.need(kBlock * p.width);
   T* tile = mine.tile.need(kBlock * kSpan);
   T* out = mine.out.need(kBlock * wide);
-  pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3], 1,
-               query, rows, p.width);
-  std::fill(out, out + tall * wide, T(0));
-  std::fill(tile + rows * kSpan, tile + tall * kSpan, T(0));
+  Watch<T> nobody;
+  pack_rows<T>({p.query, b, h, i0, rows, p.width}, 1, query, p.width, nobody);
+  std::fill(out, out + rows * wide, T(0));
   if constexpr (Weigh::shares) Weigh::start(p, b, h, rows, mine.top, mine.total);
 
   const Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
@@ -86,8 +85,9 @@ void additive_forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0,
         Weigh::weigh(row, *p.constant.at<T>(b, h, i0 + r));
       if (p.dropout > 0) drop_row<T>(p, b, h, i0 + r, j0, n, scores);
     }
-    add_product<T>(tall, std::min(n, p.keys - j0), tile + at.low, kSpan,
-                   mine.keys.value_rows.get() + j0 * wide, wide, wide, out, wide);
+    const Same depth({0, std::min(n, p.keys - j0)});
+    add_product<T, kRowMajor>(rows, depth.spans, tile + at.low, kSpan,
+                              mine.keys.value_tall.get() + j0 * kPanel<T>, p.keys, wide, out);
   }
   for (int64_t r = 0; r < rows; ++r) {
     T factor = 1;

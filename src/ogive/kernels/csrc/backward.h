@@ -1,10 +1,11 @@
 // Backward: the scores are computed again, each number is summed in an order that no number of
 // threads changes.
 //
-// One pass over blocks of keys gives all three gradients: a head's keys are dealt to a fixed number
-// of hands, and what each hand has for the queries is added up in order. With a bias's gradient
-// there is a pass over queries and one over keys. Additive scores have loops of their own.
+// One pass over blocks of keys gives all gradients: a head's keys are dealt to a fixed number of
+// hands, and what each hand has for the queries is added up in order.
 #pragma once
+
+#include <omp.h>
 
 #include <algorithm>
 #include <vector>
@@ -18,194 +19,150 @@ namespace ogive::OGIVE_ISA {
 
 template <class T>
 struct BackwardScratch {
-  std::vector<Packed<T>> kept;
-  Buffer<T> left, left_value, rows, scores, grads, sums, value_sums, first, second;
+  std::vector<Packed<T>> kept;  // one for each member of a group
+  Buffer<T> key, value, key_tall, scores, grads, sums, value_sums;
+  Sight<T> sight;
+  Watch<T> watch;
   T slopes[kSpan], stay[kSpan];
+
+  void reserve(const Problem& p) {
+    kept.resize(p.heads / p.shared);
+    for (Packed<T>& one : kept) {
+      one.panels.need(wide<T>(p.queries) * p.width);
+      one.value_panels.need(wide<T>(p.queries) * p.value_width);
+      one.tall.need(p.queries * wide<T>(p.width));
+      one.value_tall.need(p.queries * wide<T>(p.value_width));
+      one.first.need(wide<T>(p.queries));
+      one.second.need(wide<T>(p.queries));
+    }
+    key.need(kBlock * p.width);
+    value.need(kBlock * p.value_width);
+    key_tall.need(kBlock * wide<T>(p.width));
+    scores.need(kBlock * kSpan);
+    grads.need(kBlock * kSpan);
+    sums.need(kBlock * wide<T>(p.width));
+    value_sums.need(kBlock * wide<T>(p.value_width));
+    sight.reserve(p);
+  }
 };
 
-template <class T>
-void pack_for_queries(const Problem& p, int64_t b, int64_t g, Packed<T>& kept) {
-  const int64_t head = b * p.shared + g;
-  if (kept.head == head) return;
-  kept.head = head;
-  const int64_t tall = round_up(p.keys, kPanel<T>), wide = round_up(p.width, kPanel<T>);
-  pack_panels<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
-                 kept.panels.need(tall * p.width));
-  pack_panels<T>(p.value.at<T>(b, g), p.keys, p.value.stride[2], p.value_width, p.value.stride[3],
-                 1, kept.value_panels.need(tall * p.value_width));
-  pack_rows<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
-               kept.rows.need(p.keys * wide), p.keys, wide);
-}
+// Queries as rows of the sums that a hand has for them.
+struct Totals {
+  int64_t across, member, hand;  // numbers of a row, of a head, of a group of heads
 
-template <class T>
-void pack_for_keys(const Problem& p, int64_t b, int64_t h, Packed<T>& kept) {
+  template <class T>
+  static Totals of(const Problem& p, T) {
+    const int64_t across = wide<T>(p.width), member = p.queries * across;
+    return {across, member, p.heads / p.shared * member};
+  }
+};
+
+// Queries and their gradients, and what each brings to its slopes: the weight function's constant, or
+// lse and delta.
+template <class T, class Slope>
+void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch<T>& watch) {
   const int64_t head = b * p.heads + h;
   if (kept.head == head) return;
   kept.head = head;
-  const int64_t tall = round_up(p.queries, kPanel<T>);
-  const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
-  const View &q = p.query, &g = p.grad_out;
-  pack_panels<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
-                 kept.panels.need(tall * p.width));
-  pack_panels<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
-                 kept.value_panels.need(tall * p.value_width));
-  pack_rows<T>(q.at<T>(b, h), p.queries, q.stride[2], p.width, q.stride[3], T(p.scale),
-               kept.rows.need(p.queries * wide), p.queries, wide);
-  pack_rows<T>(g.at<T>(b, h), p.queries, g.stride[2], p.value_width, g.stride[3], 1,
-               kept.value_rows.need(p.queries * wide_value), p.queries, wide_value);
-}
-
-template <class T, class Slope>
-void query_block(const Problem& p, int64_t b, int64_t h, int64_t i0, BackwardScratch<T>& mine) {
-  const int64_t g = h / (p.heads / p.shared);
-  const int64_t rows = std::min(kBlock, p.queries - i0), tall = round_up(rows, kRows);
-  const int64_t wide = round_up(p.width, kPanel<T>);
-  mine.kept.resize(1);
-  Packed<T>& kept = mine.kept[0];
-  pack_for_queries<T>(p, b, g, kept);
-  T* query = mine.left.need(kBlock * p.width);
-  T* grad_out = mine.left_value.need(kBlock * p.value_width);
-  T* scores = mine.scores.need(kBlock * kSpan);
-  T* grads = mine.grads.need(kBlock * kSpan);
-  T* sums = mine.sums.need(kBlock * wide);
-  pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
-               T(p.scale), query, tall, p.width);
-  pack_rows<T>(p.grad_out.at<T>(b, h, i0), rows, p.grad_out.stride[2], p.value_width,
-               p.grad_out.stride[3], 1, grad_out, tall, p.value_width);
-  std::fill(sums, sums + tall * wide, T(0));
-  const Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
-  for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
-    const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
-    score_tile<T>(p, tall, query, kept.panels.get() + j0 * p.width, n, scores);
-    against_panels<T>(tall, p.value_width, grad_out, p.value_width,
-                      kept.value_panels.get() + j0 * p.value_width, n, grads, kSpan);
-    for (int64_t r = 0; r < rows; ++r) {
-      const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, scores + r * kSpan);
-      const T zero = 0;
-      const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(b, h, i0 + r);
-      const T* second = Slope::shares ? p.delta.at<T>(b, h, i0 + r) : &zero;
-      const T* stay = nullptr;
-      if (p.dropout > 0) stay = stay_of_query<T>(p, b, h, i0 + r, j0, n, mine.stay);
-      T* grad = grads + r * kSpan;
-      turn_row<T, Slope, false>(row, grad, first, second, T(p.cap), mine.slopes, stay);
-      if (p.grad_bias) add_bias_gradient<T>(p, b, h, i0 + r, j0, n, grad);
-      if (p.cap > 0) unsquash<T>(n, mine.slopes, grad);
-    }
-    const int64_t depth = std::min(n, p.keys - j0);
-    add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + j0 * wide, wide, wide, sums, wide);
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    T* to = p.grad_query.at<T>(b, h, i0 + r);
-    for (int64_t k = 0; k < p.width; ++k)
-      to[k * p.grad_query.stride[3]] = sums[r * wide + k] * T(p.scale);
+  const Rows query{p.query, b, h, 0, p.queries, p.width};
+  const Rows grad{p.grad_out, b, h, 0, p.queries, p.value_width};
+  Watch<T> nobody;  // a gradient may be anything
+  pack_panels<T>(query, T(p.scale), kept.panels.get(), watch);
+  pack_tall<T>(query, kept.tall.get(), watch);
+  pack_panels<T>(grad, 1, kept.value_panels.get(), nobody);
+  pack_tall<T>(grad, kept.value_tall.get(), nobody);
+  T *first = kept.first.get(), *second = kept.second.get();
+  for (int64_t i = 0; i < wide<T>(p.queries); ++i) {
+    const bool there = i < p.queries;
+    first[i] = there ? *(Slope::shares ? p.lse : p.constant).template at<T>(b, h, i) : 0;
+    second[i] = there && Slope::shares ? *p.delta.at<T>(b, h, i) : 0;
   }
 }
 
-// Rows that a block may write of one head's queries.
+// The sum of one key's column of the bias's gradient; axes that the bias lacks have stride 0.
 template <class T>
-int64_t tall_queries(const Problem& p) {
-  return round_up(p.queries, kPanel<T>);
+void add_bias_gradient_of_key(const Problem& p, int64_t b, int64_t h, int64_t j, int64_t i0,
+                              Span seen, const T* grads) {
+  T* to = p.grad_bias.at<T>(b, h, i0, j);
+  const int64_t stride = p.grad_bias.stride[2];
+  for (int64_t k = seen.low; k < seen.high; ++k) to[k * stride] += grads[k];
 }
 
-// Gradients of a block of keys and values; those of queries are added to `totals`, unless null:
-// (member of the group, query, width rounded up to panels).
+// Scores and ∂/∂weights of a tile become weights and ∂/∂scores; where nothing is visible, zeros.
+template <class T, class Slope>
+void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScratch<T>& mine) {
+  T *scores = mine.scores.get(), *grads = mine.grads.get();
+  for (int64_t r = 0; r < at.rows; ++r) {
+    const Span& group = mine.sight.groups[r / kRows];
+    const int64_t n = group.high - group.low, start = at.start + group.low;
+    T *weights = scores + r * kSpan, *grad = grads + r * kSpan;
+    std::fill(grad, grad + group.low, T(0));
+    std::fill(grad + group.high, grad + round_up(at.columns, kPanel<T>), T(0));
+    if (mine.sight.rows[r].empty()) {
+      std::fill(weights + group.low, weights + group.high, T(0));
+      std::fill(grad + group.low, grad + group.high, T(0));
+      continue;
+    }
+    const T* stay = nullptr;
+    if (p.dropout > 0) stay = stay_of_key<T>(p, at.b, at.h, at.first + r, start, n, mine.stay);
+    turn_row<T, Slope, true>(mine.sight.row(r, scores), grad + group.low, kept.first.get() + start,
+                             kept.second.get() + start, T(p.cap), mine.slopes, stay);
+    if (p.grad_bias)
+      add_bias_gradient_of_key<T>(p, at.b, at.h, at.first + r, at.start, mine.sight.rows[r], grad);
+    if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
+  }
+}
+
+// What queries [i0, i0 + columns) of one head bring to a block of keys and take from it.
+template <class T, class Slope>
+void meet(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScratch<T>& mine,
+          T* totals) {
+  if (!mine.sight.look(p, at, mine.watch)) return;
+  const int64_t i0 = at.start, columns = std::min(at.columns, p.queries - i0);
+  T *scores = mine.scores.get(), *grads = mine.grads.get();
+  Span* groups = mine.sight.groups;
+  against_panels<T>(at.rows, p.width, mine.key.get(), kept.panels.get() + i0 * p.width, groups,
+                    scores, kSpan);
+  against_panels<T>(at.rows, p.value_width, mine.value.get(),
+                    kept.value_panels.get() + i0 * p.value_width, groups, grads, kSpan);
+  turn_tile<T, Slope>(p, at, kept, mine);
+  Span keys[kSpan / 6 + 1];
+  mine.sight.across(at.rows, columns, keys);
+  for (int64_t g = 0; g * kRows < at.rows; ++g) groups[g].high = std::min(groups[g].high, columns);
+  add_product<T, kRowMajor>(at.rows, groups, scores, kSpan,
+                            kept.value_tall.get() + i0 * kPanel<T>, p.queries,
+                            wide<T>(p.value_width), mine.value_sums.get());
+  add_product<T, kRowMajor>(at.rows, groups, grads, kSpan, kept.tall.get() + i0 * kPanel<T>,
+                            p.queries, wide<T>(p.width), mine.sums.get());
+  add_product<T, kTransposed>(columns, keys, grads, kSpan, mine.key_tall.get(), at.rows,
+                              wide<T>(p.width), totals + i0 * wide<T>(p.width));
+}
+
+// Gradients of a block of keys and values; what the queries get is added to `totals`.
 template <class T, class Slope>
 void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScratch<T>& mine,
                T* totals) {
-  const int64_t group = p.heads / p.shared;
-  const int64_t rows = std::min(kBlock, p.keys - j0), tall = round_up(rows, kRows);
-  const int64_t wide = round_up(p.width, kPanel<T>), wide_value = round_up(p.value_width, kPanel<T>);
-  mine.kept.resize(group);
-  T* key = mine.left.need(kBlock * p.width);
-  T* value = mine.left_value.need(kBlock * p.value_width);
-  T* key_rows = totals ? mine.rows.need(kBlock * wide) : nullptr;
-  T* scores = mine.scores.need(kBlock * kSpan);
-  T* grads = mine.grads.need(kBlock * kSpan);
-  T* sums = mine.sums.need(kBlock * wide);
-  T* value_sums = mine.value_sums.need(kBlock * wide_value);
-  T* first = mine.first.need(round_up(p.queries, kSpan) + kSpan);
-  T* second = mine.second.need(round_up(p.queries, kSpan) + kSpan);
-  pack_rows<T>(p.key.at<T>(b, g, j0), rows, p.key.stride[2], p.width, p.key.stride[3], 1, key, tall,
-               p.width);
-  pack_rows<T>(p.value.at<T>(b, g, j0), rows, p.value.stride[2], p.value_width, p.value.stride[3],
-               1, value, tall, p.value_width);
-  if (totals)
-    pack_rows<T>(p.key.at<T>(b, g, j0), rows, p.key.stride[2], p.width, p.key.stride[3], 1,
-                 key_rows, rows, wide);
-  std::fill(sums, sums + tall * wide, T(0));
-  std::fill(value_sums, value_sums + tall * wide_value, T(0));
+  const int64_t group = p.heads / p.shared, rows = std::min(kBlock, p.keys - j0);
+  const Totals size = Totals::of(p, T{});
+  const Rows key{p.key, b, g, j0, rows, p.width}, value{p.value, b, g, j0, rows, p.value_width};
+  pack_rows<T>(key, 1, mine.key.get(), p.width, mine.watch);
+  pack_rows<T>(value, 1, mine.value.get(), p.value_width, mine.watch);
+  pack_tall<T>(key, mine.key_tall.get(), mine.watch);
+  T *sums = mine.sums.get(), *value_sums = mine.value_sums.get();
+  std::fill(sums, sums + rows * wide<T>(p.width), T(0));
+  std::fill(value_sums, value_sums + rows * wide<T>(p.value_width), T(0));
   const Span seen = columns_of<T>(j0, rows, [&](int64_t j) { return queries_of(p, b, j); });
   for (int64_t member = 0; member < group; ++member) {
     const int64_t h = g * group + member;
-    Packed<T>& kept = mine.kept[member];
-    pack_for_keys<T>(p, b, h, kept);
-    for (int64_t i = 0; i < round_up(p.queries, kSpan) + kSpan; ++i) {
-      const bool there = i < p.queries;
-      first[i] = there ? *(Slope::shares ? p.lse : p.constant).template at<T>(b, h, i) : 0;
-      second[i] = there && Slope::shares ? *p.delta.at<T>(b, h, i) : 0;
-    }
-    for (int64_t i0 = seen.low; i0 < seen.high; i0 += kSpan) {
-      const int64_t n = std::min(kSpan, round_up(seen.high - i0, kPanel<T>));
-      score_tile<T>(p, tall, key, kept.panels.get() + i0 * p.width, n, scores);
-      against_panels<T>(tall, p.value_width, value, p.value_width,
-                        kept.value_panels.get() + i0 * p.value_width, n, grads, kSpan);
-      for (int64_t r = 0; r < rows; ++r) {
-        const T* stay = nullptr;
-        if (p.dropout > 0) stay = stay_of_key<T>(p, b, h, j0 + r, i0, n, mine.stay);
-        T* grad = grads + r * kSpan;
-        turn_row<T, Slope, true>(key_row<T>(p, b, h, j0 + r, i0, n, scores + r * kSpan), grad,
-                                 first + i0, second + i0, T(p.cap), mine.slopes, stay);
-        if (p.cap > 0) unsquash<T>(n, mine.slopes, grad);
-      }
-      const int64_t depth = std::min(n, p.queries - i0);
-      add_product<T>(tall, depth, scores, kSpan, kept.value_rows.get() + i0 * wide_value,
-                     wide_value, wide_value, value_sums, wide_value);
-      add_product<T>(tall, depth, grads, kSpan, kept.rows.get() + i0 * wide, wide, wide, sums, wide);
-      if (totals)
-        add_transposed_product<T>(n, rows, grads, kSpan, key_rows, wide, wide,
-                                  totals + (member * tall_queries<T>(p) + i0) * wide, wide);
-    }
+    pack_queries<T, Slope>(p, b, h, mine.kept[member], mine.watch);
+    for (int64_t i0 = seen.low; i0 < seen.high; i0 += kSpan)
+      meet<T, Slope>(p, {b, h, j0, rows, i0, std::min(kSpan, seen.high - i0), false},
+                     mine.kept[member], mine, totals + member * size.member);
   }
   for (int64_t r = 0; r < rows; ++r) {
-    T* to = p.grad_key.at<T>(b, g, j0 + r);
-    for (int64_t k = 0; k < p.width; ++k) to[k * p.grad_key.stride[3]] = sums[r * wide + k];
-    to = p.grad_value.at<T>(b, g, j0 + r);
-    for (int64_t k = 0; k < p.value_width; ++k)
-      to[k * p.grad_value.stride[3]] = value_sums[r * wide_value + k];
-  }
-}
-
-// Queries first, keys after: each pass computes the scores again.
-template <class T, class Slope>
-void backward_twice(const Problem& p) {
-  const int64_t blocks = (p.queries + kBlock - 1) / kBlock;
-  const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock;
-  const int64_t key_units = p.batch * p.shared * key_blocks;
-  // Blocks that add into the same entries of a broadcast bias's gradient go one after another,
-  // in one thread: outer counts what is independent, inner what is not.
-  const int64_t all[] = {p.batch, p.heads, blocks};
-  int64_t outer[3], inner[3];
-  for (int axis = 0; axis < 3; ++axis) {
-    const bool shared = p.grad_bias && p.grad_bias.stride[axis] == 0;
-    outer[axis] = shared ? 1 : all[axis];
-    inner[axis] = shared ? all[axis] : 1;
-  }
-  const int64_t units = outer[0] * outer[1] * outer[2], within = inner[0] * inner[1] * inner[2];
-#pragma omp parallel num_threads(p.threads) if (p.threads > 1)
-  {
-    BackwardScratch<T> mine;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t u = 0; u < units; ++u)
-      for (int64_t w = 0; w < within; ++w) {
-        const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
-        const int64_t h = u / outer[2] % outer[1] + w / inner[2] % inner[1];
-        query_block<T, Slope>(p, b, h, (u % outer[2] + w % inner[2]) * kBlock, mine);
-      }
-    mine.kept.clear();
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t u = 0; u < key_units; ++u)
-      key_block<T, Slope>(p, u / key_blocks / p.shared, u / key_blocks % p.shared,
-                          u % key_blocks * kBlock, mine, nullptr);
+    write_row<T>(p.grad_key, b, g, j0 + r, sums + r * wide<T>(p.width), p.width, T(p.scale));
+    write_row<T>(p.grad_value, b, g, j0 + r, value_sums + r * wide<T>(p.value_width),
+                 p.value_width, 1);
   }
 }
 
@@ -216,52 +173,67 @@ inline int64_t hands_of(const Problem& p, int64_t key_blocks) {
   return std::clamp<int64_t>(busy / p.shared, 1, std::max<int64_t>(1, key_blocks));
 }
 
+// The hands of one head, added in order, into its queries' gradient.
 template <class T>
-void add_hands(const Problem& p, int64_t b, int64_t h, int64_t hands, const T* totals) {
-  const int64_t wide = round_up(p.width, kPanel<T>), group = p.heads / p.shared;
-  const int64_t size = group * tall_queries<T>(p) * wide;
-  const T* first = totals + (b * p.shared + h / group) * hands * size +
-                   h % group * tall_queries<T>(p) * wide;
+void add_hands(const Problem& p, int64_t b, int64_t h, int64_t hands, T* totals) {
+  const int64_t group = p.heads / p.shared;
+  const Totals size = Totals::of(p, T{});
+  T* first = totals + (b * p.shared + h / group) * hands * size.hand + h % group * size.member;
   for (int64_t i = 0; i < p.queries; ++i) {
-    T* to = p.grad_query.at<T>(b, h, i);
-    for (int64_t k = 0; k < p.width; ++k) {
-      T sum = first[i * wide + k];
-      for (int64_t hand = 1; hand < hands; ++hand) sum += first[hand * size + i * wide + k];
-      to[k * p.grad_query.stride[3]] = sum * T(p.scale);
-    }
+    T* row = first + i * size.across;
+    for (int64_t hand = 1; hand < hands; ++hand)
+      for (int64_t k = 0; k < size.across; k += Lanes<T>::count)
+        store<T>(row + k, load<T>(row + k) + load<T>(row + hand * size.hand + k));
+    write_row<T>(p.grad_query, b, h, i, row, p.width, T(p.scale));
   }
 }
 
-template <class T, class Slope>
-void backward_once(const Problem& p) {
-  const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock, hands = hands_of(p, key_blocks);
-  const int64_t size =
-      p.heads / p.shared * tall_queries<T>(p) * round_up(p.width, kPanel<T>);
-  const int64_t units = p.batch * p.shared * hands, heads = p.batch * p.heads;
-  Buffer<T> all;
-  T* totals = all.need(units * size);
-#pragma omp parallel num_threads(p.threads) if (p.threads > 1)
-  {
-    BackwardScratch<T> mine;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t u = 0; u < units; ++u) {
-      std::fill(totals + u * size, totals + (u + 1) * size, T(0));
-      for (int64_t block = u % hands; block < key_blocks; block += hands)
-        key_block<T, Slope>(p, u / hands / p.shared, u / hands % p.shared, block * kBlock, mine,
-                            totals + u * size);
+// How the units (batch, key head, hand) of a pass fall apart: those that add to the same entries of
+// a broadcast bias's gradient go one after another, in one thread.
+struct Shares {
+  int64_t outer[3], inner[3];
+
+  Shares(const Problem& p, int64_t hands) {
+    const int64_t all[] = {p.batch, p.shared, hands};
+    constexpr int axes[] = {0, 1, 3};
+    for (int axis = 0; axis < 3; ++axis) {
+      const bool shared = p.grad_bias && p.grad_bias.stride[axes[axis]] == 0;
+      outer[axis] = shared ? 1 : all[axis];
+      inner[axis] = shared ? all[axis] : 1;
     }
+  }
+  int64_t apart() const { return outer[0] * outer[1] * outer[2]; }
+  int64_t together() const { return inner[0] * inner[1] * inner[2]; }
+};
+
+template <class T, class Slope>
+void backward(const Problem& p) {
+  const int64_t key_blocks = (p.keys + kBlock - 1) / kBlock, hands = hands_of(p, key_blocks);
+  const Shares shares(p, hands);
+  const int64_t size = Totals::of(p, T{}).hand, heads = p.batch * p.heads;
+  Buffer<T> buffer;
+  T* totals = buffer.need(p.batch * p.shared * hands * size);
+  auto all = scratches<BackwardScratch<T>>(p, std::max(shares.apart(), heads));
+#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
+  {
+    BackwardScratch<T>& mine = all[omp_get_thread_num()];
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t u = 0; u < shares.apart(); ++u)
+      for (int64_t w = 0; w < shares.together(); ++w) {
+        const auto [outer, inner] = std::pair{shares.outer, shares.inner};
+        const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
+        const int64_t g = u / outer[2] % outer[1] + w / inner[2] % inner[1];
+        const int64_t hand = u % outer[2] + w % inner[2];
+        T* mine_of_hand = totals + ((b * p.shared + g) * hands + hand) * size;
+        std::fill(mine_of_hand, mine_of_hand + size, T(0));
+        for (int64_t block = hand; block < key_blocks; block += hands)
+          key_block<T, Slope>(p, b, g, block * kBlock, mine, mine_of_hand);
+      }
 #pragma omp for schedule(static)
     for (int64_t u = 0; u < heads; ++u)
       add_hands<T>(p, u / p.heads, u % p.heads, hands, totals);
   }
-}
-
-template <class T, class Slope>
-void backward(const Problem& p) {
-  if (p.grad_bias)
-    backward_twice<T, Slope>(p);
-  else
-    backward_once<T, Slope>(p);
+  report(p, all);
 }
 
 }  // namespace ogive::OGIVE_ISA

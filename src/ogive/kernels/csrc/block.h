@@ -1,48 +1,51 @@
-// Blocks: what a thread keeps packed of a head, and a tile of scores.
+// Blocks: what a thread keeps packed of a head, and how work is dealt.
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "buffer.h"
-#include "problem.h"
 #include "seen.h"
-#include "tile.h"
 
 namespace ogive::OGIVE_ISA {
-
-constexpr int64_t kBlock = 48;   // rows of a tile
-constexpr int64_t kSpan = 128;   // columns of a tile
 
 // What one thread keeps of the head it is working on.
 template <class T>
 struct Packed {
   int64_t head = -1;
-  Buffer<T> panels, value_panels, rows, value_rows;
+  Buffer<T> panels, value_panels, tall, value_tall, first, second;
 };
 
-// A tile of scores: rows against packed columns; the scale went into the packed queries.
-template <class T>
-void score_tile(const Problem& p, int64_t rows, const T* left, const T* panels, int64_t columns,
-                T* tile) {
-  against_panels<T>(rows, p.width, left, p.width, panels, columns, tile, kSpan);
-}
+// The same span for every group of rows.
+struct Same {
+  Span spans[kSpan / 6 + 1];
+  explicit Same(Span span) { std::fill(std::begin(spans), std::end(spans), span); }
+};
 
-// The tile columns that any row of a block needs: a range whose low end starts a panel.
-template <class T, class Of>
-Span columns_of(int64_t first, int64_t rows, Of of) {
-  Span all{INT64_MAX, 0};
-  for (int64_t r = 0; r < rows; ++r) {
-    const Span one = of(first + r);
-    if (one.low < one.high) all = {std::min(all.low, one.low), std::max(all.high, one.high)};
-  }
-  if (all.low >= all.high) return {0, 0};
-  return {all.low / kPanel<T> * kPanel<T>, all.high};
+template <class T>
+int64_t wide(int64_t columns) {
+  return round_up(columns, kPanel<T>);
 }
 
 // How many blocks a thread takes at a time: a head's where there are enough, so that few threads
 // pack the same head.
 inline int64_t share_of(const Problem& p, int64_t units, int64_t blocks) {
   return std::clamp<int64_t>(units / (4 * p.threads), 1, std::max<int64_t>(1, blocks));
+}
+
+// One scratch for each thread, all of its memory taken before any thread starts: what runs out
+// there is an exception here, not the end of the process.
+template <class Scratch>
+std::vector<Scratch> scratches(const Problem& p, int64_t units) {
+  std::vector<Scratch> all(std::max<int64_t>(1, std::min(p.threads, units)));
+  for (Scratch& one : all) one.reserve(p);
+  return all;
+}
+
+template <class Scratch>
+void report(const Problem& p, const std::vector<Scratch>& all) {
+  for (const Scratch& one : all)
+    if (p.wild && !one.watch.tame()) *p.wild = true;
 }
 
 }  // namespace ogive::OGIVE_ISA

@@ -4,6 +4,8 @@
 // and is spent at once.
 #pragma once
 
+#include <omp.h>
+
 #include <algorithm>
 
 #include "block.h"
@@ -13,64 +15,91 @@
 namespace ogive::OGIVE_ISA {
 
 template <class T>
-void pack_keys(const Problem& p, int64_t b, int64_t g, Packed<T>& kept) {
-  const int64_t head = b * p.shared + g;
-  if (kept.head == head) return;
-  kept.head = head;
-  const int64_t wide = round_up(p.value_width, kPanel<T>);
-  pack_panels<T>(p.key.at<T>(b, g), p.keys, p.key.stride[2], p.width, p.key.stride[3], 1,
-                 kept.panels.need(round_up(p.keys, kPanel<T>) * p.width));
-  pack_rows<T>(p.value.at<T>(b, g), p.keys, p.value.stride[2], p.value_width, p.value.stride[3], 1,
-               kept.value_rows.need(p.keys * wide), p.keys, wide);
-}
-
-template <class T>
 struct ForwardScratch {
   Packed<T> kept;
   Buffer<T> query, tile, out;
-  T top[kBlock], total[kBlock];
+  Sight<T> sight;
+  Watch<T> watch;
+  T top[kBlock], total[kBlock], now[kBlock];
+
+  void reserve(const Problem& p) {
+    kept.panels.need(wide<T>(p.keys) * p.width);
+    kept.value_tall.need(p.keys * wide<T>(p.value_width));
+    query.need(kBlock * p.width);
+    tile.need(kBlock * kSpan);
+    out.need(kBlock * wide<T>(p.value_width));
+    sight.reserve(p);
+  }
 };
+
+template <class T>
+void pack_keys(const Problem& p, int64_t b, int64_t g, ForwardScratch<T>& mine) {
+  const int64_t head = b * p.shared + g;
+  if (mine.kept.head == head) return;
+  mine.kept.head = head;
+  pack_panels<T>({p.key, b, g, 0, p.keys, p.width}, 1, mine.kept.panels.get(), mine.watch);
+  pack_tall<T>({p.value, b, g, 0, p.keys, p.value_width}, mine.kept.value_tall.get(), mine.watch);
+}
+
+// The scores of a tile become its weights.
+template <class T, class Weigh>
+void weigh_tile(const Problem& p, const Place& at, ForwardScratch<T>& mine) {
+  T *tile = mine.tile.get(), *out = mine.out.get();
+  const int64_t across = wide<T>(p.value_width);
+  const auto each = [&](auto with) {
+    for (int64_t r = 0; r < at.rows; ++r) {
+      const Row<T> row = mine.sight.row(r, tile);
+      if (!row.empty()) with(r, row);
+    }
+  };
+  each([&](int64_t r, const Row<T>& row) {
+    if (p.cap > 0) row.squash(T(p.cap));
+    row.add_bias();
+    if constexpr (Weigh::shares)
+      mine.now[r] = Weigh::peak(row, mine.top[r]);
+    else
+      Weigh::weigh(row, *p.constant.at<T>(at.b, at.h, at.first + r));
+  });
+  if constexpr (Weigh::shares)
+    each([&](int64_t r, const Row<T>& row) {
+      Weigh::spend(row, mine.now[r], mine.top[r], mine.total[r], out + r * across, across);
+    });
+  for (int64_t r = 0; r < at.rows; ++r) {
+    const Span& group = mine.sight.groups[r / kRows];
+    T* row = tile + r * kSpan + group.low;
+    if (mine.sight.rows[r].empty())
+      std::fill(row, row + (group.high - group.low), T(0));
+    else if (p.dropout > 0)
+      drop_row<T>(p, at.b, at.h, at.first + r, at.start + group.low, group.high - group.low, row);
+  }
+}
 
 template <class T, class Weigh>
 void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardScratch<T>& mine) {
-  const int64_t g = h / (p.heads / p.shared);
-  const int64_t rows = std::min(kBlock, p.queries - i0), tall = round_up(rows, kRows);
-  const int64_t wide = round_up(p.value_width, kPanel<T>);
-  pack_keys<T>(p, b, g, mine.kept);
-  T* query = mine.query.need(kBlock * p.width);
-  T* tile = mine.tile.need(kBlock * kSpan);
-  T* out = mine.out.need(kBlock * wide);
-  pack_rows<T>(p.query.at<T>(b, h, i0), rows, p.query.stride[2], p.width, p.query.stride[3],
-               T(p.scale), query, tall, p.width);
-  std::fill(out, out + tall * wide, T(0));
+  const int64_t rows = std::min(kBlock, p.queries - i0), across = wide<T>(p.value_width);
+  pack_keys<T>(p, b, h / (p.heads / p.shared), mine);
+  T *query = mine.query.get(), *tile = mine.tile.get(), *out = mine.out.get();
+  pack_rows<T>({p.query, b, h, i0, rows, p.width}, T(p.scale), query, p.width, mine.watch);
+  std::fill(out, out + rows * across, T(0));
   if constexpr (Weigh::shares) Weigh::start(p, b, h, rows, mine.top, mine.total);
 
-  const Span seen =
-      columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
+  const Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
   for (int64_t j0 = seen.low; j0 < seen.high; j0 += kSpan) {
-    const int64_t n = std::min(kSpan, round_up(seen.high - j0, kPanel<T>));
-    score_tile<T>(p, tall, query, mine.kept.panels.get() + j0 * p.width, n, tile);
-    for (int64_t r = 0; r < rows; ++r) {
-      const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, tile + r * kSpan);
-      if (p.cap > 0) row.squash(T(p.cap));
-      row.add_bias();
-      if constexpr (Weigh::shares)
-        Weigh::weigh(row, mine.top[r], mine.total[r], out + r * wide, wide);
-      else
-        Weigh::weigh(row, *p.constant.at<T>(b, h, i0 + r));
-      if (p.dropout > 0) drop_row<T>(p, b, h, i0 + r, j0, n, tile + r * kSpan);
-    }
-    const int64_t depth = std::min(n, p.keys - j0);
-    add_product<T>(tall, depth, tile, kSpan, mine.kept.value_rows.get() + j0 * wide, wide, wide,
-                   out, wide);
+    const Place at{b, h, i0, rows, j0, std::min(kSpan, seen.high - j0), true};
+    if (!mine.sight.look(p, at, mine.watch)) continue;
+    Span* groups = mine.sight.groups;
+    against_panels<T>(rows, p.width, query, mine.kept.panels.get() + j0 * p.width, groups, tile,
+                      kSpan);
+    weigh_tile<T, Weigh>(p, at, mine);
+    for (int64_t g = 0; g * kRows < rows; ++g) groups[g].high = std::min(groups[g].high, at.columns);
+    add_product<T, kRowMajor>(rows, groups, tile, kSpan,
+                              mine.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across, out);
   }
   for (int64_t r = 0; r < rows; ++r) {
     T factor = 1;
     if constexpr (Weigh::shares)
       factor = Weigh::finish(p, b, h, i0 + r, mine.top[r], mine.total[r]);
-    T* to = p.out.at<T>(b, h, i0 + r);
-    for (int64_t k = 0; k < p.value_width; ++k)
-      to[k * p.out.stride[3]] = out[r * wide + k] * factor;
+    write_row<T>(p.out, b, h, i0 + r, out + r * across, p.value_width, factor);
   }
 }
 
@@ -78,14 +107,17 @@ template <class T, class Weigh>
 void forward(const Problem& p) {
   const int64_t blocks = (p.queries + kBlock - 1) / kBlock, units = p.batch * p.heads * blocks;
   const int64_t share = share_of(p, units, blocks);
-#pragma omp parallel num_threads(p.threads) if (p.threads > 1 && units > 1)
+  auto all = scratches<ForwardScratch<T>>(p, units);
+#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
   {
-    ForwardScratch<T> mine;
+    ForwardScratch<T>& mine = all[omp_get_thread_num()];
 #pragma omp for schedule(dynamic, share)
     for (int64_t u = 0; u < units; ++u)
-      forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads, u % blocks * kBlock,
-                              mine);
+      // The last rows of a causal head cost most: they go first.
+      forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads,
+                              (blocks - 1 - u % blocks) * kBlock, mine);
   }
+  report(p, all);
 }
 
 }  // namespace ogive::OGIVE_ISA

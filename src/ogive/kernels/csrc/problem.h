@@ -5,8 +5,12 @@
 
 namespace ogive {
 
+// What the numbers of a tensor are stored as: the type that is computed with, or a half.
+enum Kind : int64_t { kOwn, kBfloat16, kFloat16 };
+
 struct View {  // a tensor of four axes
   void* data = nullptr;
+  int64_t kind = kOwn;
   int64_t stride[4] = {0, 0, 0, 0};
 
   template <class T>
@@ -38,6 +42,7 @@ struct Problem {
   View grad_bias;             // strides 0 where the bias broadcasts
   View grad_vectors;          // (h, d)
   View grad_out, grad_query, grad_key, grad_value;
+  bool* wild = nullptr;       // set where a number was read that is not finite or may overflow
 };
 
 }  // namespace ogive

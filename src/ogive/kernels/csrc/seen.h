@@ -1,16 +1,17 @@
-// Who sees whom: the ends of a row by position, and one row of a tile with what hides in it.
+// Who sees whom: the ends of a row by position, what a tile shows, and one row of a tile with what
+// hides in it.
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
+#include "pack.h"
 #include "problem.h"
-#include "simd.h"
 
 namespace ogive::OGIVE_ISA {
 
-struct Span {
-  int64_t low, high;
-};
+constexpr int64_t kBlock = 48;  // rows of a tile
+constexpr int64_t kSpan = 128;  // columns of a tile
 
 // Keys that query i sees by position alone.
 inline Span keys_of(const Problem& p, int64_t b, int64_t i) {
@@ -34,53 +35,207 @@ inline Span queries_of(const Problem& p, int64_t b, int64_t j) {
 template <class T>
 struct Row {
   T* scores;
-  int64_t n, low, high;     // low and high relative to the tile
+  int64_t n, low, high;     // low and high relative to the first column
   const uint8_t* mask;      // or null; element k at mask[k * mask_stride]
   int64_t mask_stride;
   const T* bias;
   int64_t bias_stride;
 
   bool whole() const { return low <= 0 && high >= n && !mask; }
+  bool empty() const { return low >= high; }
   void squash(T cap) const {  // cap · tanh(s / cap)
     for (int64_t k = 0; k < n; k += Lanes<T>::count)
       store<T>(scores + k, cap * hyperbolic_tangent<T>(load<T>(scores + k) * (1 / cap)));
   }
   void add_bias() const {
     if (!bias) return;
-    for (int64_t k = std::max<int64_t>(low, 0); k < std::min(high, n); ++k)
-      scores[k] += bias[k * bias_stride];
+    int64_t k = std::max<int64_t>(low, 0);
+    const int64_t end = std::min(high, n);
+    if (bias_stride == 1)
+      for (; k + Lanes<T>::count <= end; k += Lanes<T>::count)
+        store<T>(scores + k, load<T>(scores + k) + load<T>(bias + k));
+    for (; k < end; ++k) scores[k] += bias[k * bias_stride];
   }
   void hide(T* numbers, T with) const {
     const int64_t from = std::clamp<int64_t>(low, 0, n), to = std::clamp<int64_t>(high, from, n);
-    for (int64_t k = 0; k < from; ++k) numbers[k] = with;
-    for (int64_t k = to; k < n; ++k) numbers[k] = with;
-    if (mask)
-      for (int64_t k = from; k < to; ++k)
-        if (!mask[k * mask_stride]) numbers[k] = with;
+    std::fill(numbers, numbers + from, with);
+    std::fill(numbers + to, numbers + n, with);
+    if (mask) hide_masked(numbers, with, from, to);
+  }
+
+ private:
+  void hide_masked(T* numbers, T with, int64_t k, int64_t to) const {
+    constexpr int W = Lanes<T>::count;
+    typedef uint8_t Bytes __attribute__((vector_size(W), aligned(1), may_alias));
+    if (mask_stride == 1)
+      for (; k + W <= to; k += W) {
+        const Bytes bytes = *reinterpret_cast<const Bytes*>(mask + k);
+        const Int<T> shown = __builtin_convertvector(bytes, Int<T>) != 0;
+        store<T>(numbers + k, shown ? load<T>(numbers + k) : splat<T>(with));
+      }
+    for (; k < to; ++k)
+      if (!mask[k * mask_stride]) numbers[k] = with;
   }
 };
 
-// Scores of query i against keys [j0, j0 + n), or (key_row) of key j against queries [i0, i0 + n).
-template <class T>
-Row<T> row_of(const Problem& p, Span seen, int64_t b, int64_t h, int64_t i, int64_t j, int along,
-              int64_t n, T* scores) {
-  const int64_t start = along == 3 ? j : i;
-  return {scores,
-          n,
-          seen.low - start,
-          seen.high - start,
-          p.mask ? p.mask.at<const uint8_t>(b, h, i, j) : nullptr,
-          p.mask.stride[along],
-          p.bias ? p.bias.at<const T>(b, h, i, j) : nullptr,
-          p.bias.stride[along]};
-}
+// Scores of query i against keys [j0, j0 + n).
 template <class T>
 Row<T> query_row(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n, T* s) {
-  return row_of<T>(p, keys_of(p, b, i), b, h, i, j0, 3, n, s);
+  const Span seen = keys_of(p, b, i);
+  return {s,
+          n,
+          seen.low - j0,
+          seen.high - j0,
+          p.mask ? p.mask.at<const uint8_t>(b, h, i, j0) : nullptr,
+          p.mask.stride[3],
+          p.bias ? p.bias.at<const T>(b, h, i, j0) : nullptr,
+          p.bias.stride[3]};
 }
+
+// Where a tile lies: rows from `first` against columns from `start`. Rows are queries and columns
+// keys, or the other way round.
+struct Place {
+  int64_t b, h, first, rows, start, columns;
+  bool rows_are_queries;
+};
+
+// What a tile shows: for each row the columns from the first visible to the last, and for each
+// group of kRows rows whole panels that hold those of all its rows. Mask and bias are copied to
+// run along the rows where they do not.
 template <class T>
-Row<T> key_row(const Problem& p, int64_t b, int64_t h, int64_t j, int64_t i0, int64_t n, T* s) {
-  return row_of<T>(p, queries_of(p, b, j), b, h, i0, j, 2, n, s);
+class Sight {
+ public:
+  Span rows[kBlock], groups[kBlock / 6 + 1];
+  bool gaps[kBlock];  // something is hidden between the ends of the row
+
+  void reserve(const Problem& p) {
+    if (p.mask) bytes_.need(kBlock * kSpan);
+    if (p.bias) biases_.need(kBlock * kSpan);
+  }
+
+  // Whether anything of the tile is visible.
+  bool look(const Problem& p, const Place& at, Watch<T>& watch) {
+    const int64_t limit = std::min(at.columns, (at.rows_are_queries ? p.keys : p.queries) - at.start);
+    const bool placed = p.left >= 0 || p.right >= 0;
+    for (int64_t r = 0; r < at.rows; ++r) {
+      rows[r] = {0, limit};
+      gaps[r] = false;
+      if (!placed) continue;
+      const Span seen = at.rows_are_queries ? keys_of(p, at.b, at.first + r)
+                                            : queries_of(p, at.b, at.first + r);
+      rows[r] = {std::clamp<int64_t>(seen.low - at.start, 0, limit),
+                 std::clamp<int64_t>(seen.high - at.start, 0, limit)};
+    }
+    if (p.mask) look_at_mask(p, at, limit);
+    const bool any = group(at.rows);
+    if (any && p.bias) take_bias(p, at, limit, watch);
+    return any;
+  }
+
+  // For each group of kRows columns the rows, in whole groups, that it has something to do with.
+  void across(int64_t count, int64_t columns, Span* found) const {
+    for (int64_t c = 0; c < columns; c += kRows) {
+      Span all{INT64_MAX, 0};
+      for (int64_t r = 0; r < count; r += kRows)
+        if (groups[r / kRows].low < c + kRows && groups[r / kRows].high > c)
+          all = {std::min(all.low, r), std::min(count, r + kRows)};
+      found[c / kRows] = all.empty() ? Span{0, 0} : all;
+    }
+  }
+
+  // Row r of the tile, from the first column of its group on.
+  Row<T> row(int64_t r, T* tile) const {
+    const Span& group = groups[r / kRows];
+    return {tile + r * kSpan + group.low,
+            group.high - group.low,
+            rows[r].low - group.low,
+            rows[r].high - group.low,
+            gaps[r] ? mask_ + r * mask_across_ + group.low : nullptr,
+            1,
+            bias_ ? bias_ + r * bias_across_ + group.low : nullptr,
+            1};
+  }
+
+ private:
+  Buffer<uint8_t> bytes_;
+  Buffer<T> biases_;
+  const uint8_t* mask_ = nullptr;
+  const T* bias_ = nullptr;
+  int64_t mask_across_ = 0, bias_across_ = 0;
+
+  static int64_t first_query(const Place& at) { return at.rows_are_queries ? at.first : at.start; }
+  static int64_t first_key(const Place& at) { return at.rows_are_queries ? at.start : at.first; }
+
+  void look_at_mask(const Problem& p, const Place& at, int64_t limit) {
+    const int64_t along = p.mask.stride[at.rows_are_queries ? 3 : 2];
+    mask_across_ = p.mask.stride[at.rows_are_queries ? 2 : 3];
+    mask_ = p.mask.at<const uint8_t>(at.b, at.h, first_query(at), first_key(at));
+    if (along != 1) {
+      const int64_t different = mask_across_ ? at.rows : 1;
+      for (int64_t k = 0; k < limit; ++k)
+        for (int64_t r = 0; r < different; ++r)
+          bytes_.get()[r * kSpan + k] = mask_[r * mask_across_ + k * along];
+      mask_ = bytes_.get();
+      mask_across_ = mask_across_ ? kSpan : 0;
+    }
+    for (int64_t r = 0; r < at.rows; ++r) trim(r);
+  }
+
+  void trim(int64_t r) {
+    const uint8_t* mask = mask_ + r * mask_across_;
+    Span& row = rows[r];
+    uint64_t eight = 0;
+    while (row.low + 8 <= row.high && (std::memcpy(&eight, mask + row.low, 8), !eight)) row.low += 8;
+    while (row.low < row.high && !mask[row.low]) ++row.low;
+    while (row.low < row.high && !mask[row.high - 1]) --row.high;
+    gaps[r] = !row.empty() && std::memchr(mask + row.low, 0, row.high - row.low);
+  }
+
+  bool group(int64_t count) {
+    bool any = false;
+    for (int64_t r = 0; r < count; r += kRows) {
+      Span all{INT64_MAX, 0};
+      for (int64_t k = r; k < std::min(count, r + kRows); ++k)
+        if (!rows[k].empty()) all = {std::min(all.low, rows[k].low), std::max(all.high, rows[k].high)};
+      any = any || !all.empty();
+      groups[r / kRows] = all.empty() ? Span{0, 0}
+                                      : Span{all.low / kPanel<T> * kPanel<T>,
+                                             round_up(all.high, kPanel<T>)};
+    }
+    return any;
+  }
+
+  void take_bias(const Problem& p, const Place& at, int64_t limit, Watch<T>& watch) {
+    const int64_t along = p.bias.stride[at.rows_are_queries ? 3 : 2];
+    bias_across_ = p.bias.stride[at.rows_are_queries ? 2 : 3];
+    const int64_t different = bias_across_ ? at.rows : 1;
+    with_kind<T>(p.bias, [&](auto kind) {
+      constexpr Kind K = decltype(kind)::value;
+      using Type = typename Stored<T, K>::Type;
+      const Type* from = p.bias.template at<Type>(at.b, at.h, first_query(at), first_key(at));
+      if constexpr (K == kOwn) bias_ = from;
+      if (K == kOwn && along == 1) return;
+      T* to = biases_.get();
+      for (int64_t k = 0; k < limit; ++k)
+        for (int64_t r = 0; r < different; ++r)
+          to[r * kSpan + k] = Stored<T, K>::one(from[r * bias_across_ + k * along]);
+      bias_ = to;
+      bias_across_ = bias_across_ ? kSpan : 0;
+    });
+    for (int64_t r = 0; r < different; ++r) watch.see_finite(bias_ + r * bias_across_, limit);
+  }
+};
+
+// The tile columns that any row of a block needs: a range whose low end starts a panel.
+template <class T, class Of>
+Span columns_of(int64_t first, int64_t rows, Of of) {
+  Span all{INT64_MAX, 0};
+  for (int64_t r = 0; r < rows; ++r) {
+    const Span one = of(first + r);
+    if (one.low < one.high) all = {std::min(all.low, one.low), std::max(all.high, one.high)};
+  }
+  if (all.empty()) return {0, 0};
+  return {all.low / kPanel<T> * kPanel<T>, all.high};
 }
 
 }  // namespace ogive::OGIVE_ISA

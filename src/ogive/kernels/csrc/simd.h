@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -41,9 +42,10 @@ template <class T>
 inline void store(T* to, Vec<T> v) {
   *reinterpret_cast<Vec<T>*>(to) = v;
 }
+// x − 0 is x for every x, which compilers know; 0 + x is not, and costs an addition.
 template <class T>
 inline Vec<T> splat(T x) {
-  return Vec<T>{} + x;
+  return x - Vec<T>{};
 }
 // a > b ? a : b, so b where either is NaN. Compilers make two instructions of that, x86 has one.
 template <class T>
@@ -74,17 +76,44 @@ inline Vec<T> with_sign_of(Vec<T> size, Vec<T> sign) {
   const Int<T> bit = Int<T>{} + std::numeric_limits<I>::min();
   return (Vec<T>)(((Int<T>)size & ~bit) | ((Int<T>)sign & bit));
 }
-template <class T>
-inline T sum(Vec<T> v) {
-  T total = 0;
-  for (int i = 0; i < Lanes<T>::count; ++i) total += v[i];
-  return total;
+// Lane i of the result is lane i ^ Step.
+template <class T, int Step, int... I>
+inline Vec<T> exchanged(Vec<T> v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I ^ Step)...);
 }
 template <class T>
+using Places = std::make_integer_sequence<int, Lanes<T>::count>;
+
+// All lanes into one, by halves: log₂ W steps, in an order that nothing changes.
+template <class T, int Step = Lanes<T>::count / 2>
+inline T sum(Vec<T> v) {
+  v += exchanged<T, Step>(v, Places<T>{});
+  if constexpr (Step > 1) return sum<T, Step / 2>(v);
+  return v[0];
+}
+template <class T, int Step = Lanes<T>::count / 2>
 inline T maximum(Vec<T> v) {
-  T top = v[0];
-  for (int i = 1; i < Lanes<T>::count; ++i) top = v[i] > top ? v[i] : top;
-  return top;
+  v = larger<T>(v, exchanged<T, Step>(v, Places<T>{}));
+  if constexpr (Step > 1) return maximum<T, Step / 2>(v);
+  return v[0];
+}
+
+// One step of a transposition: the two off-diagonal blocks of Step lanes change places.
+template <class T, int Step, int... I>
+inline void swap_blocks(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
+  constexpr int W = Lanes<T>::count;
+  const Vec<T> first = __builtin_shufflevector(a, b, (I & Step ? W + I - Step : I)...);
+  b = __builtin_shufflevector(a, b, (I & Step ? W + I : I + Step)...);
+  a = first;
+}
+// W rows of W lanes become columns.
+template <class T, int Step = 1>
+inline void transpose(Vec<T>* rows) {
+  constexpr int W = Lanes<T>::count;
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i)
+    if (!(i & Step)) swap_blocks<T, Step>(rows[i], rows[i + Step], Places<T>{});
+  if constexpr (2 * Step < W) transpose<T, 2 * Step>(rows);
 }
 
 template <class T>
@@ -142,14 +171,18 @@ inline Vec<T> times_power(Vec<T> x, Int<T> shifted) {
   return (Vec<T>)((Int<T>)x + (shifted << ExpConstants<T>::mantissa));
 }
 
-// e^x within 2 ulp; 0 below the smallest normal number, NaN stays NaN. x ≤ high is the caller's.
+// e^x within 2 ulp, and the smallest normal number below it; NaN stays NaN. x ≤ high is the caller's.
+template <class T>
+inline Vec<T> exp_above(Vec<T> x) {
+  const Reduced<T> parts = reduce<T>(larger<T>(splat<T>(ExpConstants<T>::low), x));
+  const Vec<T> r = parts.r, p = exp_tail<T>(r);
+  return times_power<T>((p * r + T(1)) * r + T(1), parts.shifted);
+}
+
+// The same with 0 below the smallest normal number.
 template <class T>
 inline Vec<T> exp_below(Vec<T> x) {
-  using C = ExpConstants<T>;
-  const Reduced<T> parts = reduce<T>(larger<T>(splat<T>(C::low), x));
-  const Vec<T> r = parts.r, p = exp_tail<T>(r);
-  const Vec<T> e = times_power<T>((p * r + T(1)) * r + T(1), parts.shifted);
-  return (Vec<T>)(~(x < C::low) & (Int<T>)e);
+  return (Vec<T>)(~(x < ExpConstants<T>::low) & (Int<T>)exp_above<T>(x));
 }
 
 // e^x − 1 for x ≤ 0 within 2 ulp, also near 0.
@@ -175,9 +208,13 @@ inline Odds<T> odds(Vec<T> x) {
   return {x < T(0) ? low : high, x < T(0) ? high : low};
 }
 
+// σ(x) alone is 1 / (1 + e^−x): one division, no exchange of halves. Below the smallest normal
+// number it is 0.
 template <class T>
 inline Vec<T> logistic(Vec<T> x) {
-  return odds<T>(x).below;
+  constexpr T low = ExpConstants<T>::low;
+  const Vec<T> s = T(1) / (T(1) + exp_above<T>(-larger<T>(splat<T>(low), x)));
+  return (Vec<T>)(~(x < low) & (Int<T>)s);
 }
 
 // tanh within 3 ulp.

@@ -35,12 +35,17 @@ struct SharedRows {
     }
   }
 
-  static void weigh(const Row<T>& row, T& top, T& total, T* out, int64_t wide) {
+  // Hides what the row hides and says what its shift becomes.
+  static T peak(const Row<T>& row, T top) {
     if (!row.whole()) row.hide(row.scores, kNothing<T>);
     Vec<T> most = splat<T>(kNothing<T>);
     for (int64_t k = 0; k < row.n; k += Lanes<T>::count)
       most = larger<T>(Shape::template size<T>(load<T>(row.scores + k)), most);
-    const T now = std::max(maximum<T>(most), top);
+    return std::max(maximum<T>(most), top);
+  }
+
+  // Scores become weights under the shift `now`; what the row has so far is rescaled to it.
+  static void spend(const Row<T>& row, T now, T& top, T& total, T* out, int64_t wide) {
     const T shift = now == kNothing<T> ? 0 : now;
     Vec<T> sums{};
     for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
@@ -48,12 +53,19 @@ struct SharedRows {
       store<T>(row.scores + k, one.weight);
       sums += one.mass;
     }
+    if (now == top) {
+      total += sum<T>(sums);
+      return;
+    }
     const T shrink = top == kNothing<T> ? 0 : std::exp(top - shift);
     total = total * shrink + sum<T>(sums);
-    if (shrink != 1)
-      for (int64_t k = 0; k < wide; k += Lanes<T>::count)
-        store<T>(out + k, load<T>(out + k) * shrink);
+    for (int64_t k = 0; k < wide; k += Lanes<T>::count)
+      store<T>(out + k, load<T>(out + k) * shrink);
     top = now;
+  }
+
+  static void weigh(const Row<T>& row, T& top, T& total, T* out, int64_t wide) {
+    spend(row, peak(row, top), top, total, out, wide);
   }
 
   static T finish(const Problem& p, int64_t b, int64_t h, int64_t i, T top, T total) {
