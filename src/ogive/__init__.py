@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ogive import errors, parts
     from ogive.errors import OgiveError
     from ogive.kernels import Aux, AuxRequest, attention, impls, last_impl
-    from ogive.layers import Attention
+    from ogive.layers import Attention, MultiheadAttention
     from ogive.models import Decoder, Encoder
     from ogive.parts import Sites, presets
 
@@ -25,6 +25,7 @@ __all__ = [
     "AuxRequest",
     "Decoder",
     "Encoder",
+    "MultiheadAttention",
     "OgiveError",
     "Sites",
     "attention",
@@ -42,6 +43,7 @@ _HOMES = {
     "AuxRequest": "ogive.kernels",
     "Decoder": "ogive.models",
     "Encoder": "ogive.models",
+    "MultiheadAttention": "ogive.layers",
     "OgiveError": "ogive.errors",
     "Sites": "ogive.parts",
     "attention": "ogive.kernels",

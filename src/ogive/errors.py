@@ -11,6 +11,8 @@
     │   └── BudgetError                   no size of the model meets the budget
     └── TrialDiverged (ArithmeticError)   a loss that stopped being a number
 
+`MaskWarning` (UserWarning) is warned, not raised: a mask that is legal and hardly meant.
+
 Each message says what came, what fits, and where. The command line prints it and exits with 2.
 """
 
@@ -58,6 +60,10 @@ class BudgetError(StudyError):
 
 class TrialDiverged(OgiveError, ArithmeticError):
     """A training loss that became NaN or infinite; says at which step."""
+
+
+class MaskWarning(UserWarning):
+    """A mask that hides the whole batch or all but the future: likely of the other polarity."""
 
 
 def unknown(kind: str, came: str, known: Iterable[str]) -> UnknownName:

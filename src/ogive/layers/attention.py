@@ -157,9 +157,12 @@ class Attention(nn.Module):
 
         Raises:
             ArgumentError, ArgumentTypeError: an argument that does not fit.
+
+        Warns:
+            MaskWarning: a mask that hides every key, or all but the future: of the other polarity?
         """
         crosses = memory is not None or (cache is not None and cache.memory is not None)
-        self._check(x, memory, key_mask, is_causal, cache, crosses)
+        self._check(x, memory, key_mask, attn_mask, is_causal, cache, crosses)
         visible = None if key_mask is None or crosses else key_mask[:, -x.shape[1] :]
         x = _without_hidden_nan(x, visible)
         read = self._read_memory if crosses else self._read
@@ -243,6 +246,7 @@ class Attention(nn.Module):
         x: Tensor,
         memory: Tensor | None,
         key_mask: Tensor | None,
+        attn_mask: Tensor | None,
         is_causal: bool,
         cache: Cache | None,
         crosses: bool,
@@ -264,6 +268,9 @@ class Attention(nn.Module):
                 )
         if key_mask is not None:
             checks.check_key_mask(key_mask, x.shape[0], keys)
+            checks.warn_if_all_hidden("key_mask", key_mask, "may attend")
+        if attn_mask is not None:
+            checks.warn_if_only_future("attn_mask", attn_mask, "may attend")
 
     def _check_crossing(
         self, x: Tensor, memory: Tensor | None, is_causal: bool, cache: Cache | None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
-from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.errors import ArgumentError, ArgumentTypeError, MaskWarning
+from ogive.kernels.finite import may_look
 from ogive.layers.cache import Cache
 
 
@@ -72,6 +75,43 @@ def check_key_mask(key_mask: object, batch: int, keys: int) -> None:
         raise ArgumentError(
             f"key_mask has shape {tuple(key_mask.shape)}, and (batch, keys) is {(batch, keys)}"
         )
+
+
+def warn_if_all_hidden(name: str, visible: Tensor, true_means: str) -> None:
+    """Warn where no key of any sequence may be seen, which a mask of the other polarity causes.
+
+    Args:
+        name: of the argument, for the message.
+        visible: bool (batch, keys), True = may attend.
+        true_means: what True means in the caller's mask, for the message.
+    """
+    if visible.numel() and may_look(visible) and not visible.any():
+        _warn(f"{name} hides every key of the batch, and every row gives zero", name, true_means)
+
+
+def warn_if_only_future(name: str, keep: Tensor, true_means: str) -> None:
+    """Warn where each position sees the later ones alone: a causal mask of the other polarity.
+
+    Args:
+        name: of the argument, for the message.
+        keep: bool (…, queries, keys), True = may attend; anything else is left alone.
+        true_means: what True means in the caller's mask, for the message.
+    """
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.dim() < 2:
+        return
+    queries, keys = keep.shape[-2:]
+    if queries != keys or queries < 2 or not may_look(keep):
+        return
+    flat = keep.reshape(-1, queries, keys)
+    # The first row settles it for nearly every mask; the whole is compared only where that fits.
+    first = bool(flat.shape[0]) and not flat[0, 0, 0] and bool(flat[0, 0, 1:].all())
+    if first and (flat == torch.ones_like(flat[0]).triu(1)).all():
+        _warn(f"{name} lets each position see later ones only", name, true_means)
+
+
+def _warn(what: str, name: str, true_means: str) -> None:
+    text = f"{what}: here True in {name} means {true_means}. Is the mask of the other polarity?"
+    warnings.warn(text, MaskWarning, stacklevel=5)
 
 
 def _autocasts(x: Tensor) -> bool:
