@@ -333,6 +333,19 @@ def impls_of(case: Case) -> tuple[str, ...]:
     return ("reference", *torchs, *(("native",) if runs else ()), "chunked")
 
 
+def ways_of(case: Case) -> tuple[str, ...]:
+    """`impls_of` and, where sums over keys may come first, "linear"; it refuses masks of pairs.
+
+    Those are weights that are scores, and masks that hide whole keys.
+    """
+    parts = case.score in ("dot", "bilinear") and case.weight.startswith(("linear", "identity"))
+    whole = case.broadcast in ("b11j", "j") or (case.broadcast == "1h11" and case.group == 1)
+    mask = case.mask == "none" or (case.mask == "bool" and whole)
+    near = case.window is None or case.window[0] is None
+    runs = parts and mask and near and not compiled.missing
+    return (*impls_of(case), *(("linear",) if runs else ()))
+
+
 def _family(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     """A part's parameters by their last names (a chain's first score keeps its own)."""
     return {n.split(".")[-1]: t for n, t in tensors.items() if n.startswith(prefix)}

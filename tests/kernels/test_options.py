@@ -19,12 +19,14 @@ def tensors(**changed):
 
 def test_impls_say_what_runs_and_why_not_the_rest():
     found = impls()
-    assert set(found) == {"reference", "sdpa", "native", "chunked", "flex"}
+    assert set(found) == {"reference", "sdpa", "native", "linear", "chunked", "flex"}
+    weights = {"linear": "linear(normalise=false)"}
     for name, impl in found.items():
         assert impl.name == name
         assert impl.summary
         if impl.missing is None:
-            assert attention(**tensors(), impl=name).shape == (1, 4, 6, 4)
+            weight = weights.get(name, "softmax")
+            assert attention(**tensors(), weight=weight, impl=name).shape == (1, 4, 6, 4)
             assert last_impl() == name
         else:
             with pytest.raises(ImplUnavailable) as caught:

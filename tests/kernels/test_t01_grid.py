@@ -19,7 +19,7 @@ CHUNK = 50
 
 def check(case: cases.Case) -> tuple[int, list[str]]:
     """How many implementations ran the case, and what broke the rule."""
-    impls = cases.impls_of(case)
+    impls = cases.ways_of(case)
     return len(impls), cases.broken_by(build_call(case), impls)
 
 

@@ -52,7 +52,7 @@ def test_sizes_of_zero_and_one(part, count, nan_memory):
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_no_keys_give_zeros(weight, count):
     call = cases.build_call(Case(1, weight=weight, keys=0))
-    for impl in cases.impls_of(call.case):
+    for impl in cases.ways_of(call.case):
         for name, tensor in cases.ours(call, impl).items():
             assert not tensor.any(), f"{name} with {impl}"
             assert tensor.shape == (call.inputs | call.parameters | {"out": call.grad})[name].shape

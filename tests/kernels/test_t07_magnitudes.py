@@ -25,7 +25,7 @@ def test_scores_of_every_size(weight, dtype, count):
     for size, causal in product(SIZES, ("none", "square")):
         call = build_call(Case(21, weight=weight, causal=causal, scale=1.0, width=3, dtype=dtype))
         call.inputs["query"] = call.inputs["query"] * size
-        impls = cases.impls_of(call.case)
+        impls = cases.ways_of(call.case)
         broken += [f"size {size:g}: {line}" for line in cases.broken_by(call, impls)]
         done += len(impls)
     assert not broken, "\n".join(broken)
@@ -37,12 +37,12 @@ def test_scores_of_every_size(weight, dtype, count):
 def test_constant_inputs(weight, number, count):
     call = build_call(Case(22, weight=weight, mask="bool"))
     call.inputs = {n: torch.full_like(t, number) for n, t in call.inputs.items()}
-    for impl in cases.impls_of(call.case):
+    for impl in cases.ways_of(call.case):
         found = cases.ours(call, impl)
         assert all(t.isfinite().all() for t in found.values()), f"{weight} at {number}"
         truth = cases.theirs(call, torch.float64)["out"]
         torch.testing.assert_close(found["out"].double(), truth, rtol=1e-5, atol=1e-5)
-    count("T7", len(cases.impls_of(call.case)))
+    count("T7", len(cases.ways_of(call.case)))
 
 
 @pytest.mark.parametrize("weight", BOUNDED)
@@ -52,11 +52,11 @@ def test_one_huge_key(weight, size, count):
     call = build_call(Case(23, weight=weight, causal="square"))
     call.inputs["key"][0, 0, 2] *= size
     truth = cases.theirs(call, torch.float64)["out"]
-    for impl in cases.impls_of(call.case):
+    for impl in cases.ways_of(call.case):
         found = cases.ours(call, impl)["out"]
         assert same_specials(found, truth), f"{weight} {size:g} {impl}"
         torch.testing.assert_close(found.double(), truth, rtol=1e-5, atol=1e-5)
-    count("T7", len(cases.impls_of(call.case)))
+    count("T7", len(cases.ways_of(call.case)))
 
 
 @pytest.mark.parametrize("impl", ["reference", "sdpa", "auto"])

@@ -14,7 +14,7 @@ from kernels import cases
 from kernels.cases import Case, build_call, ours
 
 WEIGHTS = ("softmax", "tanh", "sparsemax", "sigmoid(bias=-log_n)")
-RUNS = [(w, i) for w in WEIGHTS for i in cases.impls_of(Case(0, weight=w))[:2]]
+RUNS = [(w, i) for w in WEIGHTS for i in cases.ways_of(Case(0, weight=w))[:2]]
 ROUND = ("sigmoid", "silu", "softplus")
 SHAPES = ((2, 4, 64, 32), (3, 2, 65, 17), (2, 2, 128, 64))
 
@@ -52,9 +52,9 @@ def one_and_two(call: cases.Call, impl: str):
 @pytest.mark.parametrize("weight", [w for w in cases.WEIGHTS if w.split("(")[0] not in ROUND])
 def test_one_thread_and_two(weight, shape, count):
     call = call_of(weight, shape)
-    for impl in cases.impls_of(call.case):
+    for impl in cases.ways_of(call.case):
         assert not same(*one_and_two(call, impl)), impl
-    count("T8", len(cases.impls_of(call.case)))
+    count("T8", len(cases.ways_of(call.case)))
 
 
 @pytest.mark.parametrize("weight", [w for w in cases.WEIGHTS if w.split("(")[0] in ROUND])

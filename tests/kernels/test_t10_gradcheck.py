@@ -71,7 +71,7 @@ def test_every_score_with_every_weight(score, weight, count):
     masked = {"mask": "both", "causal": "offset", "heads": 2, "group": 2, "seed": 8}
     for changed in ({"mask": "learned bias", "heads": 1}, masked):
         call = small(score, weight, **changed)
-        for impl in [n for n in cases.impls_of(call.case) if n in ("reference", "native")]:
+        for impl in [n for n in cases.ways_of(call.case) if n in ("reference", "native", "linear")]:
             run, inputs = function_of(call, impl)
             assert torch.autograd.gradcheck(run, inputs, eps=1e-6, atol=1e-5, rtol=1e-3)
     count("T10", 2)

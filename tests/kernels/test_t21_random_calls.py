@@ -64,7 +64,7 @@ class Calls(RuleBasedStateMachine):
         if "power=1" in case.score and (case.size == 0 or case.width == 0):
             return
         call = build_call(case)
-        impls = cases.impls_of(case)
+        impls = cases.ways_of(case)
         impl = impls[pick % len(impls)]
         found = cases.ours(call, impl)
         self.latest = "sdpa" if impl == "auto" else impl

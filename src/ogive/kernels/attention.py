@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentTypeError, ImplUnavailable, unknown
-from ogive.kernels import checks, chunked, compiled, native, sdpa
+from ogive.kernels import checks, chunked, compiled, linear, native, sdpa
 from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
 from ogive.kernels.call import Call
 from ogive.kernels.dropout import draw_seed
@@ -42,6 +42,11 @@ _IMPLS = {
     "native": Impl(
         "native", "compiled CPU kernels: memory linear in length", missing=compiled.missing
     ),
+    "linear": Impl(
+        "linear",
+        "compiled CPU kernels, Q (Kᵀ V): time and memory linear in length",
+        missing=compiled.missing,
+    ),
     "chunked": Impl("chunked", "the definition by blocks of queries: memory linear in length"),
     "flex": Impl(
         "flex",
@@ -53,16 +58,20 @@ _RUN: dict[str, Callable[[Call], tuple[Tensor, Aux | None]]] = {
     "reference": reference,
     "sdpa": sdpa.sdpa,
     "native": native.native,
+    "linear": linear.linear,
     "chunked": chunked.chunked,
 }
 _LACKS: dict[str, Callable[[Call], str | None]] = {
     "reference": lambda call: None,
     "sdpa": sdpa.lacks,
     "native": native.lacks,
+    "linear": linear.lacks,
     "chunked": chunked.lacks,
 }
-_PREFERENCE = ("sdpa", "reference")
+_PREFERENCE = ("sdpa", "linear", "reference")
 """What "auto" tries, in order; kernels and blocks run by name until "auto" is measured."""
+_WORTHWHILE: dict[str, Callable[[Call], bool]] = {"linear": linear.worthwhile}
+"""Where "auto" passes over an implementation that could run the call, but not sooner."""
 _last: dict[str, str | None] = {"impl": None}
 _built: dict[tuple[str, str, int], Part] = {}
 """Parts named by their written form: without parameters, the same for every call."""
@@ -169,7 +178,8 @@ def last_impl() -> str | None:
 
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
-        return next(name for name in _PREFERENCE if _LACKS[name](call) is None)
+        able = (name for name in _PREFERENCE if _LACKS[name](call) is None)
+        return next(name for name in able if _WORTHWHILE.get(name, lambda call: True)(call))
     if not isinstance(impl, str):
         raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
     if impl not in _IMPLS:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ogive.kernels.dense import Dense
+    from ogive.kernels.reassociated import Reassociated
 
 
 missing: str | None = None
@@ -88,3 +89,29 @@ def _view(tensor: Tensor | None) -> list[int]:
         return [0, 0, 0, 0, 0]
     strides = [s if n > 1 else 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True)]
     return [tensor.data_ptr(), *strides, *[0] * (4 - len(strides))]
+
+
+def run_linear(
+    call: Reassociated,
+    *,
+    out: Tensor,
+    total: Tensor,
+    grad_out: Tensor | None = None,
+    grads: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> list[float]:
+    """Fill `out` and `total` (forward), or `grads` from them (backward).
+
+    Returns the largest |query|, |key|, |value| and |grad_out| that were read, ∞ for NaN.
+    """
+    query, key, value = call.query, call.key, call.value
+    batch, heads, queries, width = query.shape
+    shared, keys = key.shape[1:3]
+    sizes = [batch, heads, shared, queries, keys, width, value.shape[-1]]
+    numbers = [*sizes, call.bounded, call.right, call.normalise, torch.get_num_threads()]
+    keep = None if call.keep is None else call.keep[:, :, None]
+    total_view = total if call.normalise else None
+    inputs = (query, key, value, keep, call.offsets, call.constant, out, total_view, grad_out)
+    for view in (*inputs, *(grads or (None, None, None))):
+        numbers += _view(view)
+    wide, back = query.dtype == torch.float64, grads is not None
+    return _native.linear(instruction_set, wide, back, numbers, call.scale)

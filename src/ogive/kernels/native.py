@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ogive.kernels import compiled, finite
+from ogive.kernels import compiled, finite, linear
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense
@@ -73,6 +73,8 @@ def lacks(call: Call) -> str | None:
 
 def native(call: Call) -> tuple[Tensor, Aux | None]:
     """The compiled kernels; half precision is computed in float32 and rounded once, at the end."""
+    if linear.lacks(call) is None and linear.cheaper(call):
+        return linear.linear(call)
     with torch.autocast(call.query.device.type, enabled=False):
         dtype = torch.promote_types(call.query.dtype, torch.float32)
         query, key, value = (t.to(dtype) for t in (call.query, call.key, call.value))

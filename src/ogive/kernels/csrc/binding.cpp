@@ -13,6 +13,9 @@
 namespace nb = nanobind;
 
 namespace ogive {
+
+void bind_linear(nb::module_&);
+
 namespace {
 
 Table table_of(const std::string& isa) {
@@ -102,4 +105,5 @@ NB_MODULE(_native, m) {
   m.def("multiply_adds", &ogive::multiply_adds);
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);
+  ogive::bind_linear(m);
 }
