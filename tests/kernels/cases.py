@@ -320,7 +320,16 @@ def naturals(call: Call) -> dict[str, float]:
     return {name: found[name.replace("score.score.", "score.")] for name in ("out", *exact)}
 
 
-COMPILED_SCORES = ("dot", "dot,softcap(2)", "additive(tanh)", "gatv2", "gatv2,softcap(2)")
+COMPILED_SCORES = (
+    "dot",
+    "dot,softcap(2)",
+    "cosine",
+    "cosine(learned=true)",
+    "bilinear",
+    "additive(tanh)",
+    "gatv2",
+    "gatv2,softcap(2)",
+)
 NOT_COMPILED = ("sparsemax", "entmax15")
 """Weight functions without a compiled kernel."""
 

@@ -21,6 +21,8 @@ CASES = [
     Case(10, weight="softplus(length_power=1)", value_width=9),
     Case(11, weight="softpick", keys=9),
     Case(12, weight="linear(normalise=true)", mask="bool"),
+    Case(13, score="cosine(learned=true)", weight="sigmoid(bias=-1)"),
+    Case(14, score="bilinear", group=2),
 ]
 pytestmark = pytest.mark.skipif(
     compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"

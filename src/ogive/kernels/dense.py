@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ogive.kernels import finite
 from ogive.kernels.compiled import run
 from ogive.kernels.dropout import drop
+from ogive.kernels.reduced import REDUCTIONS, Reduced
 from ogive.kernels.visible import Visibility
 from ogive.parts.scores import Dot, Score, ScoreChain, Softcap
 from ogive.parts.weights import (
@@ -52,7 +53,7 @@ ACTS: dict[str, Callable[..., Tensor]] = {
     "gelu": lambda x, c: F.gelu(x),
 }
 """In the order of the compiled enumeration, which starts at 1."""
-GRADED = ("query", "key", "value", "constant", "bias", "vectors")
+GRADED = ("query", "key", "value", "constant", "bias", "vectors", "parameter")
 """The inputs that have gradients."""
 
 
@@ -65,9 +66,11 @@ class Dense:
         constant: (1 or b, 1 or h, 1 or i): c of an elementwise curve, or a sink's logit, or None.
         bias: (1 or b, 1 or h, 1 or i, 1 or j), or None.
         vectors: (h, d) of an additive score Σ_d v_d act(q_d + k_d), or None for dot products.
+        parameter: (h, …) of a score in REDUCTIONS, or None where it has none.
         keep: bool (1 or b, 1 or h, 1 or i, j), or None.
         offsets: int64 (b,), where each first query stands among the keys; None where no side is.
         seed: int64 (), of dropout; None without.
+        score: a name in REDUCTIONS, "" for dot products and additive scores.
         curve: a name in ELEMENTWISE or SHARING.
         act: a name in ACTS, "" for dot products.
         act_constant: the slope of leaky_relu.
@@ -82,9 +85,11 @@ class Dense:
     constant: Tensor | None
     bias: Tensor | None
     vectors: Tensor | None
+    parameter: Tensor | None
     keep: Tensor | None
     offsets: Tensor | None
     seed: Tensor | None
+    score: str
     curve: str
     act: str
     act_constant: float
@@ -102,6 +107,15 @@ class Dense:
     def with_inputs(self, query: Tensor, key: Tensor, value: Tensor) -> Dense:
         """The same call of other inputs."""
         return Dense(**{**vars(self), "query": query, "key": key, "value": value})
+
+    def reduced(self) -> Dense:
+        """The call of dot products that this one comes to."""
+        if not self.score:
+            return self
+        become = REDUCTIONS[self.score].operands
+        query, key = become(self.query, self.key, self.parameter)
+        simpler = {"query": query, "key": key, "parameter": None, "score": ""}
+        return Dense(**{**vars(self), **simpler})
 
 
 def visible(call: Dense) -> Tensor | None:
@@ -145,6 +159,8 @@ class _Additive(Score, listed=False):
 
 def _score(call: Dense) -> Score:
     score: Score = Dot()
+    if call.score:
+        score = Reduced(call.score, call.parameter)
     if call.vectors is not None:
         score = _Additive(partial(ACTS[call.act], c=call.act_constant), call.vectors)
     return ScoreChain(score, (Softcap(call.cap),)) if call.cap else score
@@ -171,7 +187,7 @@ def forward(call: Dense) -> tuple[Tensor, Tensor]:
     definition.
     """
     if _tame(call):
-        return run_forward(call)
+        return run_forward(call.reduced())
     out, lse = run_forward(_tamed(call))
     bad = wild_rows(call)
     if bad.any():
@@ -185,10 +201,10 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of the GRADED inputs, empty for those that `needs` leaves out."""
     if _tame(call):
-        return run_backward(call, grad_out, out, lse, needs)
+        return _backward(call, call.reduced(), grad_out, out, lse, needs)
     bad = wild_rows(call)
     some = grad_out.masked_fill(bad, 0), out.masked_fill(bad, 0)
-    grads = run_backward(_tamed(call), *some, lse, needs)
+    grads = _backward(_cleaned(call), _tamed(call), *some, lse, needs)
     if not bad.any():
         return grads
     names = [name for name, need in zip(GRADED, needs, strict=True) if need]
@@ -200,12 +216,34 @@ def backward(
     return tuple(g + next(extra) if need else g for g, need in zip(grads, needs, strict=True))
 
 
+def _backward(
+    call: Dense,
+    reduced: Dense,
+    grad_out: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor, ...]:
+    """The gradients of a call from those of what it comes to."""
+    grads = dict(zip(GRADED, run_backward(reduced, grad_out, out, lse, needs), strict=True))
+    if call.score:
+        back = REDUCTIONS[call.score].gradients
+        inputs = call.query, call.key, call.parameter
+        grads |= back(*inputs, grads["query"], grads["key"])
+    return tuple(grads.values())
+
+
 def wild_rows(call: Dense) -> Tensor:
-    """Bool (b, h, i, 1): rows that see a wild key or value or a bad bias, or are wild and see."""
+    """Bool (b, h, i, 1): rows that see a wild key or value or a bad bias, or are wild and see.
+
+    What query and key become counts as they do: a product with a matrix may overflow.
+    """
     group = call.query.shape[1] // call.key.shape[1]
-    key, value = finite.wild(call.key), finite.wild(call.value)
-    wild = (key.any(-1) | value.any(-1)).repeat_interleave(group, 1)[:, :, None]
-    wild = wild | finite.wild(call.query).any(-1, keepdim=True)
+    query, key, value = _wild(call.query), _wild(call.key), _wild(call.value)
+    if call.score:
+        reduced = call.reduced()
+        query, key = query | _wild(reduced.query), key | _wild(reduced.key)
+    wild = (key | value).repeat_interleave(group, 1)[:, :, None] | query[..., None]
     if call.bias is not None:
         wild = wild | ~call.bias.isfinite()
     keep = visible(call)
@@ -256,12 +294,30 @@ def run_backward(
 
 def _tame(call: Dense) -> bool:
     biases = () if call.bias is None else (call.bias,)
-    return finite.all_modest(call.query, call.key, call.value) and finite.all_finite(*biases)
+    tensors = [call.query, call.key, call.value]
+    if call.score:
+        reduced = call.reduced()
+        tensors += [reduced.query, reduced.key]
+    return finite.all_modest(*tensors) and finite.all_finite(*biases)
 
 
 def _tamed(call: Dense) -> Dense:
+    """What a call comes to, with zeros in place of whatever is wild."""
+    cleaned = _cleaned(call).reduced()
+    if not call.score:
+        return cleaned
+    query, key = (t.masked_fill(finite.wild(t), 0) for t in (cleaned.query, cleaned.key))
+    return cleaned.with_inputs(query, key, cleaned.value)
+
+
+def _cleaned(call: Dense) -> Dense:
     tame = [t.masked_fill(finite.wild(t), 0) for t in (call.query, call.key, call.value)]
-    tamed = call.with_inputs(*tame)
+    cleaned = call.with_inputs(*tame)
     if call.bias is None:
-        return tamed
-    return Dense(**{**vars(tamed), "bias": finite.cleaned(call.bias)})
+        return cleaned
+    return Dense(**{**vars(cleaned), "bias": finite.cleaned(call.bias)})
+
+
+def _wild(tensor: Tensor) -> Tensor:
+    """Which rows hold anything wild."""
+    return finite.wild(tensor).any(-1)

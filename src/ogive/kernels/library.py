@@ -18,10 +18,11 @@ from ogive.kernels.dense import Dense
 _LIBRARY = torch.library.Library("ogive", "DEF")
 _INPUTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? constant, Tensor? bias, Tensor? vectors, "
-    "Tensor? keep, Tensor? offsets, Tensor? seed, str curve, str act, float act_constant, "
-    "float scale, float cap, float dropout, SymInt left, SymInt right"
+    "Tensor? parameter, Tensor? keep, Tensor? offsets, Tensor? seed, str score, "
+    "str curve, str act, float act_constant, float scale, float cap, float dropout, "
+    "SymInt left, SymInt right"
 )
-_TENSORS = 9
+_TENSORS = 10
 _GRADED = len(dense.GRADED)
 _LIBRARY.define(f"dense({_INPUTS}) -> (Tensor, Tensor)")
 _LIBRARY.define(
@@ -51,7 +52,8 @@ def _backward_shapes(
     grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
 ) -> tuple[Tensor, ...]:
     call = Dense(*inputs)
-    always = {"query", "key", "value"} | ({"vectors"} if call.vectors is not None else set())
+    also = {n for n in ("vectors", "parameter") if getattr(call, n) is not None}
+    always = {"query", "key", "value"} | also
     return tuple(
         call.query.new_empty(getattr(call, name).shape if need or name in always else (0,))
         for name, need in zip(dense.GRADED, needs, strict=True)

@@ -37,6 +37,7 @@ _SHARING = {
     weights.Softpick: "softpick",
 }
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
+_REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear"}
 _SUMS = (scores.Additive, scores.GatV2)
 _ACTS = {
     maps.Tanh: "tanh",
@@ -54,7 +55,7 @@ def lacks(call: Call) -> str | None:
     if compiled.missing:
         return compiled.missing
     score, _ = split_softcap(call.score)
-    if score is None or type(score) not in (scores.Dot, *_SUMS):
+    if score is None or type(score) not in (scores.Dot, *_SUMS, *_REDUCED):
         return f"they have no score {call.score}"
     if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
         return f"they have no additive score with {score.act}"
@@ -84,6 +85,8 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
         if isinstance(score, _SUMS):
             act, act_constant = _ACTS[type(score.act)], getattr(score.act, "slope", 0.0)
             vectors = score.weight.to(dtype)
+        if isinstance(score, scores.Cosine) and not score.learned:
+            factor *= score.gain
         left, right = call.visibility.sides
         out = apply(
             Dense(
@@ -93,9 +96,11 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 constant=_constant(call, dtype),
                 bias=None if call.bias is None else _four_axes(call.bias.to(dtype)),
                 vectors=vectors,
+                parameter=_parameter(score, dtype),
                 keep=_four_axes(call.visibility.mask),
                 offsets=_offsets(call) if left is not None or right is not None else None,
                 seed=call.seed,
+                score=_REDUCED.get(type(score), ""),
                 curve=cast(str, _curve(call.weight)),
                 act=act,
                 act_constant=act_constant,
@@ -117,6 +122,13 @@ def split_softcap(score: Score) -> tuple[Score | None, float]:
     if len(steps) != 1 or not isinstance(steps[0], scores.Softcap):
         return None, 0.0
     return score.score, float(steps[0].cap)
+
+
+def _parameter(score: Score | None, dtype: torch.dtype) -> Tensor | None:
+    """What a reduced score has learned: a matrix or a gain for each head."""
+    if type(score) not in _REDUCED or getattr(score, "weight", None) is None:
+        return None
+    return score.weight.to(dtype)  # type: ignore[union-attr, operator, return-value]
 
 
 def _curve(weight: Weight) -> str | None:
