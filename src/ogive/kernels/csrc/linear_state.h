@@ -9,7 +9,7 @@
 
 #include "buffer.h"
 #include "linear.h"
-#include "tile.h"
+#include "linear_tile.h"
 
 namespace ogive::OGIVE_ISA {
 
