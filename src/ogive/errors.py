@@ -9,6 +9,7 @@
     ├── StoreError (RuntimeError)         the file that holds the trials cannot be used
     ├── StudyError (ValueError)           a study that cannot be run as written
     │   └── BudgetError                   no size of the model meets the budget
+    ├── MissingPackage (ImportError)      an optional package; says which extra brings it
     └── TrialDiverged (ArithmeticError)   a loss that stopped being a number
 
 `MaskWarning` (UserWarning) is warned, not raised: a mask that is legal and hardly meant.
@@ -56,6 +57,10 @@ class StudyError(OgiveError, ValueError):
 
 class BudgetError(StudyError):
     """No size of the model comes within the tolerance of the budget."""
+
+
+class MissingPackage(OgiveError, ImportError):
+    """An optional package that is not installed; says which extra of Ogive brings it."""
 
 
 class TrialDiverged(OgiveError, ArithmeticError):
