@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.kernels import compiled, edge_compiled
+from ogive.kernels.edge_segments import rows_by_degree
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,9 @@ class EdgeList:
                 f"edge_index has {index.shape[1]} edges among {sources} sources and {targets} "
                 "targets: an EdgeList holds fewer than 2³¹ of each"
             )
-        return cls(index, sources, targets, *_sorted(index, sources, targets))
+        native = index.device.type == "cpu" and not compiled.missing
+        sort = edge_compiled.sort_edges if native else _sorted
+        return cls(index, sources, targets, *sort(index, sources, targets))
 
     @property
     def edges(self) -> int:
@@ -84,24 +88,13 @@ class EdgeList:
         return self.index.device
 
     @cached_property
-    def in_degree(self) -> Tensor:
-        """How many edges each target has: int64 (targets,)."""
-        return self.target_start.diff()
-
-    @cached_property
     def rows(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Targets taken together by their number of edges, those without edges left out.
 
         Pairs of targets (r,) and their edges (r, n), both int64; edges are columns of `index`.
         """
-        order, start, degree = self.order.long(), self.target_start, self.in_degree
-        found = []
-        for count in degree.unique().tolist():
-            if count:
-                rows = (degree == count).nonzero().squeeze(1)
-                places = start[rows, None] + torch.arange(count, device=self.device)
-                found.append((rows, order[places]))
-        return tuple(found)
+        order = self.order.long()
+        return tuple((rows, order[places]) for rows, places in rows_by_degree(self.target_start))
 
     def to(self, device: torch.device | str) -> EdgeList:
         """The same edges on another device."""

@@ -29,6 +29,7 @@ class EdgeCall:
         scale: factor on the score, None for the score's own.
         dropout_p: probability in [0, 1).
         seed: of dropout, int64 (), or None without dropout.
+        returns_weights: whether the weights are wanted beside the output.
     """
 
     query: Tensor
@@ -43,6 +44,7 @@ class EdgeCall:
     scale: float | None
     dropout_p: float
     seed: Tensor | None
+    returns_weights: bool
 
 
 def reference(call: EdgeCall) -> tuple[Tensor, Tensor]:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
+import torch
 from torch import Tensor
 
-from ogive.errors import ArgumentError, ArgumentTypeError, unknown
-from ogive.kernels import checks
+from ogive.errors import ArgumentError, ArgumentTypeError, ImplUnavailable, unknown
+from ogive.kernels import checks, compiled
 from ogive.kernels.attention import Impl, _autocast, _last, _parts
 from ogive.kernels.dropout import draw_seed
 from ogive.kernels.edge_list import EdgeList
+from ogive.kernels.edge_native import lacks, native
 from ogive.kernels.edge_reference import EdgeCall, reference
 from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
 
 _IMPLS = {
     "reference": Impl("reference", "the definition: any score, weight and dtype"),
+    "native": Impl(
+        "native", "compiled CPU kernels: nothing as wide as a feature per edge", compiled.missing
+    ),
+}
+_RUN: dict[str, Callable[[EdgeCall], tuple[Tensor, Tensor | None]]] = {
+    "reference": reference,
+    "native": native,
 }
 
 
@@ -87,12 +99,12 @@ def edge_attention(
         scale=checks.check_scale(scale),
         dropout_p=probability,
         seed=draw_seed(query.device) if probability else None,
+        returns_weights=checks.check_flag("return_weights", return_weights),
     )
-    wanted = checks.check_flag("return_weights", return_weights)
     name = _choose(impl, call)
     out, weights = _RUN[name](call)
     _last["impl"] = name
-    return (out, weights) if wanted else out
+    return (out, cast(Tensor, weights)) if call.returns_weights else out
 
 
 def edge_impls() -> dict[str, Impl]:
@@ -100,16 +112,20 @@ def edge_impls() -> dict[str, Impl]:
     return dict(_IMPLS)
 
 
-_RUN = {"reference": reference}
-
-
 def _choose(impl: str, call: EdgeCall) -> str:
     if not isinstance(impl, str):
         raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
     if impl == "auto":
-        return "reference"
+        # Float64 runs by name: it is asked for where the last digit matters.
+        fits = call.query.dtype != torch.float64 and lacks(call) is None
+        return "native" if fits else "reference"
     if impl not in _IMPLS:
         raise unknown("impl", impl, [*_IMPLS, "auto"])
+    reason = lacks(call) if impl == "native" else None
+    if reason:
+        raise ImplUnavailable(
+            f"impl={impl!r} cannot run this: {reason} (here run 'reference', 'auto')"
+        )
     return impl
 
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "edge_binding.h"
 #include "table.h"
 
 namespace nb = nanobind;
@@ -106,4 +107,5 @@ NB_MODULE(_native, m) {
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);
   ogive::bind_linear(m);
+  ogive::bind_edges(m);
 }

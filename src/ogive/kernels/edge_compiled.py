@@ -1,0 +1,100 @@
+"""The compiled module over edges: sorting, a look at values, and the loops."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ogive.kernels import compiled
+
+if TYPE_CHECKING:
+    from ogive.kernels.edge_segments import Segments
+
+
+@cache
+def edge_names() -> frozenset[str]:
+    """Weight functions that have loops over edges."""
+    return frozenset(() if compiled.missing else compiled._native.edge_names())
+
+
+def sort_edges(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:
+    """What an `EdgeList` holds beside its index, of int64 (2, edges) that is in range."""
+    edges, index = index.shape[1], index.contiguous()
+    many = [index.new_empty(edges, dtype=torch.int32) for _ in range(4)]
+    starts = [index.new_empty(targets + 1), index.new_empty(sources + 1)]
+    sorted_ = (many[0], many[1], starts[0], many[2], many[3], starts[1])
+    rows = (index[0], index[1], *sorted_)
+    compiled._native.sort_edges([edges, sources, targets, *[t.data_ptr() for t in rows]])
+    return sorted_
+
+
+def all_within(tensor: Tensor, limit: float) -> bool:
+    """Whether every number is finite and no larger than the limit; float32 and float64."""
+    if compiled.missing or not tensor.is_contiguous():
+        return bool((tensor.abs() <= limit).all())
+    wide = tensor.dtype == torch.float64
+    return compiled._native.all_within(
+        compiled.instruction_set, tensor.data_ptr(), tensor.numel(), wide, limit
+    )
+
+
+_EDGE_ROWS = [
+    "query",
+    "key",
+    "value",
+    "out",
+    "constant",
+    "bias",
+    "vectors",
+    "grad_out",
+    "grad_query",
+    "grad_key",
+    "grad_value",
+    "grad_bias",
+    "grad_vectors",
+    "grad_constant",
+    "weights",
+    "slopes",
+]
+
+
+def run_edges(call: Segments, more: dict[str, Tensor], back: bool = False) -> None:
+    """Fill "out" of `more`, or backward its gradients from "grad_out"."""
+    query, value = call.query, call.value
+    sizes = [*query.shape[:1], *call.key.shape[:1], len(call.order), *query.shape[1:]]
+    seed = 0 if call.seed is None else int(call.seed)
+    hides = call.bias is not None
+    numbers = [
+        *sizes,
+        value.shape[-1],
+        torch.get_num_threads(),
+        compiled.ACT_NUMBERS[call.act],
+        hides,
+        seed,
+    ]
+    lists = (call.target_start, call.source_start, call.order, call.source, call.by_source)
+    numbers += [tensor.data_ptr() for tensor in (*lists, call.target)]
+    rows: dict[str, Tensor | None] = {**vars(call), **more}
+    held = [_features_together(rows.get(name)) for name in _EDGE_ROWS]
+    for name, tensor in zip(_EDGE_ROWS, held, strict=True):
+        numbers += _node_view(name, tensor)
+    reals = [call.scale, call.cap, call.act_constant, call.dropout]
+    wide = query.dtype == torch.float64
+    compiled._native.run_edges(compiled.instruction_set, call.curve, wide, back, numbers, reals)
+
+
+def _features_together(tensor: Tensor | None) -> Tensor | None:
+    if tensor is None or tensor.dim() != 3 or tensor.shape[2] < 2 or tensor.stride(2) == 1:
+        return tensor
+    return tensor.contiguous()
+
+
+def _node_view(name: str, tensor: Tensor | None) -> list[int]:
+    """Address, and strides from node to node and head to head; 0 for an axis of one element."""
+    if tensor is None or not tensor.numel():
+        return [0, 0, 0]
+    strides = [s if n > 1 else 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True)]
+    return [tensor.data_ptr(), strides[0], strides[1] if len(strides) > 1 else 0]

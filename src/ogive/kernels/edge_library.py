@@ -1,0 +1,100 @@
+"""Attention over edges as torch operators, and their autograd, as `library.py` for dense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ogive.kernels import edge_segments
+from ogive.kernels.edge_segments import GRADED, Segments
+
+_LIBRARY = torch.library.Library("ogive_edges", "DEF")
+_INPUTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor? constant, Tensor? bias, Tensor? vectors, "
+    "Tensor target_start, Tensor order, Tensor source, Tensor source_start, Tensor by_source, "
+    "Tensor target, Tensor? seed, str curve, str act, float act_constant, float scale, float cap, "
+    "float dropout"
+)
+_TENSORS = 13
+_LIBRARY.define(f"forward({_INPUTS}) -> Tensor")
+_LIBRARY.define(
+    f"backward(Tensor grad_out, bool[] needs, {_INPUTS}) -> ({', '.join(['Tensor'] * len(GRADED))})"
+)
+
+
+def _forward(*inputs: Any) -> Tensor:
+    return edge_segments.forward(Segments(*inputs))
+
+
+def _backward(grad_out: Tensor, needs: list[bool], *inputs: Any) -> tuple[Tensor, ...]:
+    return edge_segments.backward(Segments(*inputs), grad_out, tuple(needs))
+
+
+def _forward_shape(*inputs: Any) -> Tensor:
+    call = Segments(*inputs)
+    return call.query.new_empty((*call.query.shape[:2], call.value.shape[-1]))
+
+
+def _backward_shapes(grad_out: Tensor, needs: list[bool], *inputs: Any) -> tuple[Tensor, ...]:
+    call = Segments(*inputs)
+    always = {"query", "key", "value"} | ({"vectors"} if call.vectors is not None else set())
+    return tuple(
+        call.query.new_empty(getattr(call, name).shape if need or name in always else (0,))
+        for name, need in zip(GRADED, needs, strict=True)
+    )
+
+
+_LIBRARY.impl("forward", _forward, "CPU")
+_LIBRARY.impl("backward", _backward, "CPU")
+torch.library.register_fake("ogive_edges::forward", _forward_shape, lib=_LIBRARY)
+torch.library.register_fake("ogive_edges::backward", _backward_shapes, lib=_LIBRARY)
+
+
+class EdgeFunction(torch.autograd.Function):
+    """Autograd of attention over edges; inputs as in `Segments`, in order."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        """The output (t, h, v)."""
+        out = torch.ops.ogive_edges.forward(*inputs)
+        ctx.save_for_backward(*inputs[:_TENSORS])
+        ctx.numbers = inputs[_TENSORS:]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of the inputs that need them; through the definition where graphed."""
+        tensors = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[: len(GRADED)])
+        if torch.is_grad_enabled():
+            grads = _graphed(tensors, ctx.numbers, needs, grad_out)
+        else:
+            grads = torch.ops.ogive_edges.backward(grad_out, needs, *tensors, *ctx.numbers)
+        wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+        return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - len(GRADED)))
+
+
+def _graphed(
+    tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], needs: list[bool], grad_out: Tensor
+) -> list[Tensor | None]:
+    wanted = [t for t, need in zip(tensors, needs, strict=False) if need]
+    with torch.enable_grad():
+        out = edge_segments.definition(Segments(*tensors, *numbers))  # type: ignore[arg-type]
+        grads = iter(
+            torch.autograd.grad(
+                out,
+                wanted,
+                grad_out,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+    return [next(grads) if need else None for need in needs]
+
+
+def apply(call: Segments) -> Tensor:
+    """The output of attention over edges, differentiable."""
+    return EdgeFunction.apply(*vars(call).values())  # type: ignore[return-value]

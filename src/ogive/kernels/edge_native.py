@@ -1,0 +1,137 @@
+"""The compiled kernels over edges: what they take, why not the rest, and the way into them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ogive.kernels import compiled, edge_compiled, finite
+from ogive.kernels.edge_library import apply
+from ogive.kernels.edge_reference import EdgeCall
+from ogive.kernels.edge_segments import Segments, count_seen
+from ogive.kernels.native import _ACTS, _curve, split_softcap
+from ogive.kernels.reference import full_precision
+from ogive.parts import scores, weights
+from ogive.parts.scores import Score
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_PRODUCTS = (scores.Dot, scores.Cosine, scores.Bilinear)
+_SUMS = (scores.Additive, scores.GatV2, scores.Gat)
+
+
+def lacks(call: EdgeCall) -> str | None:
+    """Why the kernels cannot run this call, or None where they can."""
+    if compiled.missing:
+        return compiled.missing
+    score, _ = split_softcap(call.score)
+    if type(score) not in (*_PRODUCTS, *_SUMS):
+        return f"they have no score {call.score}"
+    if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
+        return f"they have no {score.name} score with {score.act}"
+    if _curve(call.weight) not in edge_compiled.edge_names():
+        return f"they have no {call.weight}"
+    if call.edge_key is not None or call.edge_value is not None:
+        return "they add nothing to single edges' keys and values"
+    if call.query.device.type != "cpu":
+        return f"they run on a CPU, not on {call.query.device}"
+    if call.query.dtype not in _DTYPES:
+        return f"they have no {call.query.dtype}"
+    if call.returns_weights:
+        return "they return no weights, which they hold for one target at a time"
+    if not torch.compiler.is_compiling() and finite.transforming():
+        return "torch.func transforms and forward-mode derivatives need the definition"
+    return None
+
+
+def native(call: EdgeCall) -> tuple[Tensor, None]:
+    """The compiled kernels; half precision is computed in float32 and rounded once, at the end."""
+    edges = call.edges
+    with full_precision(call.query.device):
+        dtype = torch.promote_types(call.query.dtype, torch.float32)
+        query, key, value = (t.to(dtype) for t in (call.query, call.key, call.value))
+        bias = None if call.bias is None else call.bias.to(dtype)[edges.order.long()]
+        score, cap = split_softcap(call.score)
+        assert score is not None
+        query, key, vectors, scale = _reduced(call, score, query, key)
+        acts = isinstance(score, _SUMS)
+        out = apply(
+            Segments(
+                query,
+                key,
+                value,
+                constant=_constant(call, bias, dtype),
+                bias=bias,
+                vectors=vectors,
+                target_start=edges.target_start,
+                order=edges.order,
+                source=edges.source,
+                source_start=edges.source_start,
+                by_source=edges.by_source,
+                target=edges.target,
+                seed=call.seed,
+                curve=_curve(call.weight) or "",
+                act=_ACTS[type(score.act)] if acts else "",  # type: ignore[union-attr, index]
+                act_constant=float(getattr(score.act, "slope", 0.0)) if acts else 0.0,  # type: ignore[union-attr]
+                scale=scale,
+                cap=cap,
+                dropout=call.dropout_p,
+            )
+        )
+    return out.to(call.query.dtype), None
+
+
+def _reduced(
+    call: EdgeCall, score: Score, query: Tensor, key: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, float]:
+    """query, key, vectors and scale of the dot product or additive score that a score comes to.
+
+    gat is additive in one feature: a_q·q + a_k·k, under the vector 1. What learns from all nodes
+    at once (the vectors, a matrix) must not meet what nodes without edges hold.
+    """
+    scale = float(score.resolve_scale(query.shape[-1], call.scale))
+    dtype = query.dtype
+    if isinstance(score, scores.Additive | scores.GatV2):
+        return query, key, score.weight.to(dtype) * scale, 1.0
+    if type(score) is scores.Dot:
+        return query, key, None, scale
+    # Contiguous, so that torch's products do not depend on where the numbers lie.
+    query = _seen(query, call.edges.target_start).contiguous()
+    key = _seen(key, call.edges.source_start).contiguous()
+    if isinstance(score, scores.Gat):
+        of_query = (query * score.query_weight.to(dtype)).sum(-1)
+        of_key = (key * score.key_weight.to(dtype)).sum(-1)
+        vectors = query.new_full((query.shape[1], 1), scale)
+        return of_query.unsqueeze(-1), of_key.unsqueeze(-1), vectors, 1.0
+    if isinstance(score, scores.Cosine):
+        gain = score.gain if score.weight is None else score.weight.to(dtype).view(1, -1, 1)
+        return F.normalize(query, dim=-1) * gain, F.normalize(key, dim=-1), None, scale
+    assert isinstance(score, scores.Bilinear)
+    return torch.einsum("thd,hde->the", query, score.weight.to(dtype)), key, None, scale
+
+
+def _seen(nodes: Tensor, start: Tensor) -> Tensor:
+    """The nodes, with zeros for those without edges, where they may hold what must not leak."""
+    if finite.may_look(nodes) and edge_compiled.all_within(nodes, torch.finfo(nodes.dtype).max):
+        return nodes
+    return nodes.masked_fill((start.diff() == 0)[:, None, None], 0)
+
+
+def _constant(call: EdgeCall, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """c of an elementwise weight function (1 or targets, 1 or heads), a sink's logit, or None."""
+    weight, query = call.weight, call.query
+    if isinstance(weight, weights.Sink):
+        return weight.logit.to(dtype).view(1, -1)
+    if isinstance(weight, weights.Softmax1):
+        return query.new_zeros((1, 1), dtype=dtype)
+    if isinstance(weight, weights.Linear):
+        return None if weight.normalise else query.new_ones((1, 1), dtype=dtype)
+    if isinstance(weight, weights.Softmax | weights.Cog | weights.Softpick):
+        return None
+    if isinstance(weight, weights.Sigmoid) and weight.bias != "-log_n":
+        return query.new_full((1, 1), float(weight.bias), dtype=dtype)
+    count = count_seen(call.edges.target_start, bias).clamp_min(1).to(dtype)
+    if isinstance(weight, weights.Sigmoid):
+        return -count.log()
+    power = weight.length_power if isinstance(weight, weights.PowerLength) else 1
+    return count**-power if power else torch.ones_like(count)

@@ -1,0 +1,281 @@
+"""The compiled kernels over edges: every instruction set, bits, layouts, operators, wrong twins."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from kernels import cases, graphs
+from kernels.graphs import graph_call, random_graph, shuffled_edges
+from kernels.rule import violations
+from ogive.errors import ImplUnavailable
+from ogive.kernels import (
+    EdgeList,
+    compiled,
+    edge_attention,
+    edge_compiled,
+    edge_list,
+    edge_native,
+    edge_segments,
+    last_impl,
+)
+from ogive.parts import Sizes, build, score_from
+
+pytestmark = pytest.mark.skipif(
+    compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"
+)
+SETS = [] if compiled.missing else compiled.supported()
+CALLS = [
+    ("dot", "softmax", 8),
+    ("dot,softcap(2)", "softpick", 17),
+    ("gat", "softmax1", 8),
+    ("gat,softcap(2)", "tanh", 4),
+    ("gatv2", "sink", 24),
+    ("additive(tanh)", "sigmoid(bias=-log_n)", 5),
+    ("additive(silu)", "cog", 1),
+    ("cosine(learned=true)", "relu", 16),
+    ("bilinear", "linear", 3),
+]
+
+
+def broken_by(seed: int, **fixed) -> list[str]:
+    call, edge_index = graph_call(seed, **fixed)
+    dtype = call.case.dtype
+    truth, eager = cases.theirs(call, torch.float64), cases.theirs(call, dtype)
+    ours = graphs.found(call, edge_index, "native")
+    return violations(ours, eager, truth, cases.naturals(call), dtype)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_each_instruction_set_keeps_the_rule(instructions, monkeypatch, count):
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    seeds = [s for s in range(40_000, 40_070) if graphs.is_native(graph_call(s)[0].case)]
+    broken = [f"{seed}: {line}" for seed in seeds for line in broken_by(seed)]
+    assert not broken, "\n".join(broken)
+    count("T1 edges", len(seeds))
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_hubs_with_more_edges_than_are_gathered_at_once(instructions, monkeypatch, count):
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    more = {"queries": 3, "keys": 200, "mask": "learned bias", "heads": 2, "size": 0.3}
+    plans = [("dot", "softmax"), ("gatv2", "tanh"), ("gat", "cog"), ("dot", "softmax1")]
+    for seed, (score, weight) in enumerate(plans):
+        for sizes in (more, more | {"queries": 200, "keys": 3}):
+            assert not broken_by(seed, score=score, weight=weight, dtype=torch.float32, **sizes)
+    count("T1 edges", 2 * len(plans))
+
+
+def example(score, weight, width, dtype=torch.float32, targets=70, sources=60, heads=3):
+    draw = torch.Generator().manual_seed(width)
+    shapes = (targets, width), (sources, width), (sources, 9)
+    tensors = [
+        torch.randn(n, heads, d, generator=draw, dtype=dtype).requires_grad_() for n, d in shapes
+    ]
+    torch.manual_seed(0)
+    sizes = Sizes(heads * width, heads, width)
+    made = {
+        "score": score_from(score).setup(sizes).to(dtype),
+        "weight": build("weight", weight).setup(sizes).to(dtype),
+    }
+    edge_index = shuffled_edges(random_graph(width, targets, sources), width)
+    return tensors, EdgeList.build(edge_index, sources, targets), made
+
+
+def everything(tensors, edges, made, **more):
+    leaves = [*tensors, *made["score"].parameters(), *made["weight"].parameters()]
+    out = edge_attention(*tensors, edges, impl="native", **made, **more)
+    return out, *torch.autograd.grad(out.sin().sum(), leaves)
+
+
+def same(one, two) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_the_same_bits_from_any_number_of_threads(call, count, nan_memory):
+    made = example(*call)
+    first = everything(*made)
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        try:
+            for _ in range(5):
+                assert same(everything(*made), first), threads
+        finally:
+            torch.set_num_threads(1)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(same(found, first) for found in pool.map(lambda _: everything(*made), range(8)))
+    count("T8 edges", 28)
+
+
+@pytest.mark.parametrize("call", CALLS[:1] + CALLS[4:5], ids=str)
+def test_a_target_is_the_same_in_a_larger_graph(call):
+    """What a target gets depends on its own edges alone, to the last bit."""
+    tensors, edges, made = example(*call)
+    whole = edge_attention(*tensors, edges, impl="native", **made)
+    few = edges.index[:, edges.index[1] < 20]
+    part = edge_attention(tensors[0][:20], *tensors[1:], few, impl="native", **made)
+    assert torch.equal(whole[:20], part)
+
+
+def layouts(tensor):
+    """The same numbers in other places: strided nodes, heads first, features apart, off by one."""
+    nodes, heads, width = tensor.shape
+    wide = tensor.new_full((nodes, 2, heads, width), torch.nan)
+    wide[:, 1] = tensor
+    first = tensor.new_full((heads, nodes, width), torch.nan).copy_(tensor.transpose(0, 1))
+    apart = tensor.new_full((nodes, heads, width, 2), torch.nan)
+    apart[..., 1] = tensor
+    off = tensor.new_full((tensor.numel() + 1,), torch.nan)
+    off[1:] = tensor.flatten()
+    return wide[:, 1], first.transpose(0, 1), apart[..., 1], off[1:].view_as(tensor)
+
+
+@pytest.mark.parametrize("call", CALLS[:6], ids=str)
+def test_layouts_change_no_bit(call, count):
+    tensors, edges, made = example(*call)
+    plain = [t.detach() for t in tensors]
+    first = edge_attention(*plain, edges, impl="native", **made)
+    for place in range(3):
+        for other in layouts(plain[place]):
+            given = [*plain[:place], other, *plain[place + 1 :]]
+            assert torch.equal(edge_attention(*given, edges, impl="native", **made), first)
+    count("T5 edges", 12)
+
+
+def test_gradients_of_gradients_that_broadcast():
+    tensors, edges, made = example("dot", "softmax", 8)
+    out = edge_attention(*tensors, edges, impl="native", **made)
+    grad = torch.ones(1).expand_as(out)
+    whole = torch.autograd.grad(out, tensors, grad, retain_graph=True)
+    assert same(whole, torch.autograd.grad(out, tensors, grad.contiguous()))
+
+
+def test_no_tensor_is_as_large_as_a_message_for_each_edge():
+    """Forward holds nothing for each edge; backward two numbers a head."""
+    tensors, edges, made = example("gatv2", "softmax", 24)
+    sizes: list[int] = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            made = out if isinstance(out, tuple | list) else (out,)
+            sizes.extend(t.numel() for t in made if isinstance(t, torch.Tensor))
+            return out
+
+    with Watch():
+        edge_attention(*tensors, edges, impl="native", **made).sum().backward()
+    assert max(sizes) <= max(70 * 3 * 24, edges.edges * 3)
+    assert edges.edges > 1000
+
+
+def test_auto_runs_the_kernels_where_they_can():
+    tensors, edges, made = example("gat", "softmax", 8)
+    edge_attention(*tensors, edges, **made)
+    assert last_impl() == "native"
+    edge_attention(*tensors, edges, score=made["score"], weight="sparsemax")
+    assert last_impl() == "reference"
+    torch.func.vmap(lambda q: edge_attention(q, *tensors[1:], edges))(tensors[0][None])
+    assert last_impl() == "reference"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"weight": "sparsemax"}, "no sparsemax"),
+        ({"score": "distance"}, "no score distance"),
+        ({"score": "gat", "return_weights": True}, "return no weights"),
+    ],
+)
+def test_what_the_kernels_lack_is_said(more, words):
+    tensors, edges, made = example("gat", "softmax", 8)
+    score = made["score"] if more.get("score") == "gat" else more.pop("score", "dot")
+    with pytest.raises(ImplUnavailable, match=words):
+        edge_attention(*tensors, edges, impl="native", **{**more, "score": score})
+
+
+def test_sorting_by_torch_is_the_same(monkeypatch):
+    index = shuffled_edges(random_graph(3, 50, 40), 3)
+    compiled_one = EdgeList.build(index, 40, 50)
+    ours = edge_list._sorted(index, 40, 50)
+    names = ("order", "source", "target_start", "by_source", "target", "source_start")
+    for name, tensor in zip(names, ours, strict=True):
+        assert torch.equal(getattr(compiled_one, name), tensor), name
+
+
+# --- operators --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_opcheck(call, monkeypatch, count):
+    seen = []
+    real = edge_native.apply
+    monkeypatch.setattr(edge_native, "apply", lambda c: seen.append(c) or real(c))
+    tensors, edges, made = example(*call)
+    bias = torch.randn(edges.edges, 3)
+    with torch.no_grad():
+        edge_attention(*tensors, edges, edge_bias=bias, impl="native", **made)
+    inputs = [t.detach() if isinstance(t, torch.Tensor) else t for t in vars(seen[0]).values()]
+    checked = torch.library.opcheck(torch.ops.ogive_edges.forward.default, tuple(inputs))
+    assert set(checked.values()) == {"SUCCESS"}
+    grad = torch.ones_like(torch.ops.ogive_edges.forward(*inputs))
+    needs = [getattr(seen[0], name) is not None for name in edge_segments.GRADED]
+    needs[edge_segments.GRADED.index("constant")] &= call[1] == "sink"
+    checked = torch.library.opcheck(torch.ops.ogive_edges.backward.default, (grad, needs, *inputs))
+    assert set(checked.values()) == {"SUCCESS"}
+    count("T12 edges", 2)
+
+
+# --- wrong twins ------------------------------------------------------------------------------
+
+
+def shifted(call, more, back=False):
+    """Reads one source in place of the next: an index off by one."""
+    source = (call.source + 1) % len(call.key)
+    RUN(call.replaced(source=source.int()), more, back)
+
+
+def last_edge_lost(call, more, back=False):
+    start = call.target_start.clone()
+    start[-1] = max(start[-1] - 1, start[-2])
+    RUN(call.replaced(target_start=start), more, back)
+
+
+def slopes_by_target(call, more, back=False):
+    """The pass over sources reads edges in the order of targets."""
+    own = torch.arange(len(call.by_source), dtype=torch.int32)
+    RUN(call.replaced(by_source=own) if back else call, more, back)
+
+
+def stale_key_gradient(call, more, back=False):
+    RUN(call, more, back)
+    if back:
+        more["grad_key"][-1] *= 0.99
+
+
+RUN = edge_compiled.run_edges
+TWINS = [
+    (shifted, {"keys": 9}),
+    (last_edge_lost, {}),
+    (slopes_by_target, {"keys": 9}),
+    (stale_key_gradient, {}),
+]
+
+
+@pytest.mark.parametrize(("twin", "sizes"), TWINS, ids=lambda t: getattr(t, "__name__", ""))
+def test_the_rule_kills(twin, sizes, monkeypatch, record_property):
+    monkeypatch.setattr(edge_compiled, "run_edges", twin)
+    more = {"score": "dot", "weight": "softmax", "dtype": torch.float32, "queries": 7} | sizes
+    caught, tried = 0, 0
+    for seed in range(40):
+        call, _ = graph_call(seed, **more)
+        target_sees = call.keep[0, 0, -1].sum() > 1 and bool(call.keep[0, 0, :, -1].any())
+        if not target_sees or call.case.width < 2:
+            continue
+        tried += 1
+        caught += bool(broken_by(seed, **more))
+    record_property("twin", f"edges {twin.__name__}: {caught}/{tried}")
+    assert tried > 5
+    assert caught >= 0.9 * tried, f"{caught} of {tried}"
