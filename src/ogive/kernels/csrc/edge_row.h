@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "additive.h"
+#include "act.h"
 #include "buffer.h"
 #include "dropout.h"
 #include "edge_gather.h"
