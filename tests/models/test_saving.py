@@ -172,7 +172,7 @@ def test_a_file_in_the_way(tmp_path):
 def test_a_model_that_cannot_be_saved(tmp_path):
     with torch.device("meta"):
         model = Decoder(20, 16, 1, 4)
-    with pytest.raises(ArgumentError, match=r"embedding\.weight has no data"):
+    with pytest.raises(ArgumentError, match=r"\.weight has no data"):
         model.save(tmp_path)
     tied = Decoder(20, 16, 1, 4, tie_embeddings=False)
     tied.head.weight = tied.embedding.weight
@@ -240,7 +240,7 @@ def test_a_config_that_lacks_a_key(saved):
         ({"heads": 3}, "build no decoder.*does not divide"),
         ({"width": "16"}, "build no decoder"),
         ({"sites": "weight=mine"}, "unknown weight 'mine'.*A part of your own must be defined"),
-        ({"width": 32}, r"do not fit.*of another shape: embedding\.weight .*and \d+ more"),
+        ({"width": 32}, r"do not fit.*of another shape: \S+weight \(.*and \d+ more"),
         ({"depth": 2}, r"do not fit.*missing: blocks\.1"),
         ({"depth": 0}, r"do not fit.*unexpected: blocks\.0"),
     ],

@@ -134,6 +134,7 @@ def _capped(score: mpf, cap: float) -> mpf:
 Score = Callable[[Row, Row, dict[str, list]], mpf]
 SCORES: dict[str, Score] = {
     "dot": lambda q, k, p: _dot(q, k) / mpmath.sqrt(len(q)),
+    "unscaled_dot": lambda q, k, p: _dot(q, k),
     "cosine": lambda q, k, p: 10 * _dot(q, k) / (_length(q) * _length(k)),
     "cosine(gain=3)": lambda q, k, p: 3 * _dot(q, k) / (_length(q) * _length(k)),
     "cosine(learned=true)": lambda q, k, p: (

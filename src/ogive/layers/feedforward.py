@@ -40,7 +40,7 @@ class FeedForward(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.activation = _activation(activation)
+        self.activation = activation_from(activation)
         into = self.activation.width_in(whole("hidden", hidden))
         whole("width", width)
         self.activation.setup(Sizes(width, 1, into, bias))
@@ -54,7 +54,12 @@ class FeedForward(nn.Module):
         return self.down_proj(self.dropout(h) if self.dropout.p else h)
 
 
-def _activation(written: str | Part) -> Map:
+def activation_from(written: str | Part) -> Map:
+    """A new activation, or a gated one, from its written form.
+
+    Raises:
+        UnknownName, ArgumentError: no map of that name, or one that is neither.
+    """
     part = build("map", written.form if isinstance(written, Part) else written)
     if isinstance(part, Glu) and part.width == "double":
         return cast(Map, build("map", f"glu({part.act},width=match)"))

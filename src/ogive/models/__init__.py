@@ -3,5 +3,7 @@
 from ogive.models.decoder import Decoder
 from ogive.models.encoder import Encoder
 from ogive.models.saving import Saved, kinds, load
+from ogive.models.seq2seq import Seq2Seq
+from ogive.models.translator import Translator
 
-__all__ = ["Decoder", "Encoder", "Saved", "kinds", "load"]
+__all__ = ["Decoder", "Encoder", "Saved", "Seq2Seq", "Translator", "kinds", "load"]

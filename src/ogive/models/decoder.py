@@ -93,10 +93,6 @@ class Decoder(Trunk):
         states = self.states(tokens, is_causal=True, cache=cache)
         return F.linear(states, self.embedding.weight) if self.head is None else self.head(states)
 
-    def new_cache(self) -> list[Cache]:
-        """An empty cache for each block, for one batch of sequences."""
-        return [Cache() for _ in self.blocks]
-
     @torch.no_grad()
     def generate(
         self,

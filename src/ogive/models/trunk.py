@@ -1,4 +1,4 @@
-"""Trunk: what decoder and encoder share, from tokens to the states after the last block."""
+"""What the transformers share: a stack of blocks, and the embedding of tokens before it."""
 
 import math
 from collections.abc import Sequence
@@ -17,25 +17,19 @@ from ogive.models.saving import Saved
 from ogive.parts.part import Sizes
 
 
-class Trunk(Saved):
-    """Embedding, positions, blocks, and a last norm where the blocks are pre-norm.
-
-    Embeddings are multiplied by √width, as in Attention Is All You Need, which lets one matrix
-    serve as embedding and, tied, as the last projection.
+class Stack(nn.Module):
+    """Positions, blocks, and a last norm where the blocks are pre-norm: states to states.
 
     Args:
-        vocabulary: how many tokens there are.
-        width, heads, kv_heads, hidden, sites, activation, norm, norm_first, dropout: of `Block`.
+        width, heads: of `Block`, with `norm`, `norm_first`, `dropout` and everything in `block`.
         depth: blocks.
         positions: `rope`, `alibi`, `relative` (in each block), `learned`, `sinusoidal` (added to
-            the embeddings), in written form, or None.
+            what comes in), in written form, or None.
         max_length: longest sequence accepted; None for no limit. `learned` needs it.
-        window_size, impl: of `Attention`.
     """
 
     def __init__(
         self,
-        vocabulary: int,
         width: int,
         depth: int,
         heads: int,
@@ -48,9 +42,7 @@ class Trunk(Saved):
         **block: object,
     ) -> None:
         super().__init__()
-        self.vocabulary = whole("vocabulary", vocabulary)
         self.max_length = None if max_length is None else whole("max_length", max_length)
-        self.embedding = Embedding(vocabulary, whole("width", width))
         part = build_position(positions)
         absolute = isinstance(part, Absolute)
         self.positions = part.setup(Sizes(width, 1, width), max_length) if absolute else None
@@ -69,38 +61,53 @@ class Trunk(Saved):
         self.norm = norm_from(norm, width) if norm_first else None
         self.dropout = nn.Dropout(check_dropout(dropout))
 
-    def states(
+    def run(
         self,
-        tokens: Int64[Tensor, "b t"],
+        x: Float[Tensor, "b t w"],
         *,
         key_mask: Bool[Tensor, "b s"] | None = None,
         is_causal: bool = False,
         cache: Sequence[Cache] | None = None,
+        memory: Float[Tensor, "b j m"] | None = None,
+        memory_mask: Bool[Tensor, "b j"] | None = None,
+        memory_cache: Sequence[Cache] | None = None,
     ) -> Float[Tensor, "b t w"]:
-        """The states after the last block (batch, length, width) of tokens (batch, length)."""
-        start = self._check(tokens, cache)
-        x = self.embedding(tokens)
+        """The states after the last block.
+
+        Args:
+            x: (batch, length, width), embedded.
+            key_mask, is_causal, memory, memory_mask: of every block.
+            cache, memory_cache: one for each block.
+
+        Raises:
+            ArgumentError: a length beyond max_length, or caches that do not fit.
+        """
+        start = self._start(x.shape[1], cache)
         if self.positions is not None:
             x = x + self.positions.vectors(x, start).to(x.dtype)
         x = self.dropout(x) if self.dropout.p else x
         for at, block in enumerate(self.blocks):
-            own = None if cache is None else cache[at]
-            x = block(x, key_mask=key_mask, is_causal=is_causal, cache=own)
+            x = block(
+                x,
+                memory,
+                key_mask=key_mask,
+                memory_mask=memory_mask,
+                is_causal=is_causal,
+                cache=None if cache is None else cache[at],
+                memory_cache=None if memory_cache is None else memory_cache[at],
+            )
         return x if self.norm is None else self.norm(x)
 
-    def _check(self, tokens: Tensor, cache: Sequence[Cache] | None) -> int:
-        """Raise where tokens or cache do not fit; returns the position of the first token."""
-        if not isinstance(tokens, Tensor):
-            raise ArgumentTypeError(f"tokens takes a tensor, not {type(tokens).__name__}")
-        if tokens.dtype not in (torch.int64, torch.int32):
-            raise ArgumentTypeError(f"tokens takes whole numbers (int64), not {tokens.dtype}")
-        if tokens.dim() != 2:
-            raise ArgumentError(f"tokens takes (batch, length), not shape {tuple(tokens.shape)}")
+    def new_cache(self) -> list[Cache]:
+        """An empty cache for each block, for one batch of sequences."""
+        return [Cache() for _ in self.blocks]
+
+    def _start(self, length: int, cache: Sequence[Cache] | None) -> int:
+        """The position of the first of `length` new states; raises where they do not fit."""
         start = 0 if cache is None else self._check_cache(cache)
-        end = start + tokens.shape[1]
-        if self.max_length is not None and end > self.max_length:
+        if self.max_length is not None and start + length > self.max_length:
             raise ArgumentError(
-                f"tokens reach a length of {end}, beyond max_length={self.max_length}"
+                f"tokens reach a length of {start + length}, beyond max_length={self.max_length}"
             )
         return start
 
@@ -112,6 +119,48 @@ class Trunk(Saved):
                 f"(model.new_cache()), not {len(cache)} with lengths {sorted(lengths)}"
             )
         return max(lengths, default=0)
+
+
+class Trunk(Saved, Stack):
+    """What decoder and encoder share: an embedding of tokens before the stack.
+
+    Embeddings are multiplied by √width, as in Attention Is All You Need, which lets one matrix
+    serve as embedding and, tied, as the last projection.
+
+    Args:
+        vocabulary: how many tokens there are.
+        width, depth, heads, stack: of `Stack`.
+    """
+
+    def __init__(
+        self, vocabulary: int, width: int, depth: int, heads: int, **stack: object
+    ) -> None:
+        super().__init__(whole("width", width), depth, heads, **stack)
+        self.vocabulary = whole("vocabulary", vocabulary)
+        self.embedding = Embedding(vocabulary, width)
+
+    def states(
+        self,
+        tokens: Int64[Tensor, "b t"],
+        *,
+        key_mask: Bool[Tensor, "b s"] | None = None,
+        is_causal: bool = False,
+        cache: Sequence[Cache] | None = None,
+    ) -> Float[Tensor, "b t w"]:
+        """The states after the last block (batch, length, width) of tokens (batch, length)."""
+        check_tokens("tokens", tokens)
+        x = self.embedding(tokens)
+        return self.run(x, key_mask=key_mask, is_causal=is_causal, cache=cache)
+
+
+def check_tokens(name: str, tokens: object) -> None:
+    """Raise unless tokens are whole numbers (batch, length)."""
+    if not isinstance(tokens, Tensor):
+        raise ArgumentTypeError(f"{name} takes a tensor, not {type(tokens).__name__}")
+    if tokens.dtype not in (torch.int64, torch.int32):
+        raise ArgumentTypeError(f"{name} takes whole numbers (int64), not {tokens.dtype}")
+    if tokens.dim() != 2:
+        raise ArgumentError(f"{name} takes (batch, length), not shape {tuple(tokens.shape)}")
 
 
 class Embedding(nn.Embedding):

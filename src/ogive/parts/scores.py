@@ -147,6 +147,18 @@ class Dot(Score):
         return query @ key.transpose(-2, -1)
 
 
+class UnscaledDot(Score):
+    """The dot product as it is: its spread grows as √width."""
+
+    name = "unscaled_dot"
+    formula = r"q \cdot k"
+    source = "'dot' score of Luong 2015 (1508.04025)"
+    facts = Facts(odd=True, degree=1, zero_at_zero=True, linear=True)
+
+    def pairs(self, query: Tensor, key: Tensor) -> Tensor:
+        return query @ key.transpose(-2, -1)
+
+
 class Cosine(Score):
     """The cosine of the angle, times a gain; `learned=true` trains one gain for each head."""
 
