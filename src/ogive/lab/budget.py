@@ -128,9 +128,8 @@ def flops_per_token(task: Task, model: dict[str, Any], sites: str) -> int:
     compare the measured time per step for that.
     """
     plain = task.model({**model, "impl": "reference"}, sites).eval()
-    tokens = torch.zeros(1, task.length, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        plain(tokens)
+        plain(*task.example())
     return round(counter.get_total_flops() / task.length)
 
 

@@ -97,7 +97,8 @@ def train(
     Returns:
         A JSON-able dict: score, metric, unit, higher_is_better, curve ([step, training loss since
         the last point, held-out score or None] …), parameters, flops_per_token, step_ms (median),
-        seconds, environment, diverged (False: a diverged trial raises).
+        seconds, environment, diverged (False: a diverged trial raises); and `picture`, where the
+        task has one.
 
     Raises:
         TrialDiverged: the loss became NaN or infinite; says at which step.
@@ -112,6 +113,7 @@ def train(
         drawn = initialise(model, seed)
         run = _Run(task, model, recipe, seed, drawn, on_step)
         score = run.to_the_end()
+        picture = run.picture()
         return {
             "score": score,
             "metric": task.metric,
@@ -124,6 +126,7 @@ def train(
             "seconds": round(time.perf_counter() - began, 3),
             "environment": environment(),
             "diverged": False,
+            **({} if picture is None else {"picture": picture}),
         }
 
 
@@ -190,6 +193,11 @@ class _Run:
             score = self.task.evaluate(self.model)
         self._must_be_finite(score, f"held-out score became {score} after step {len(self.times)}")
         return score
+
+    def picture(self) -> dict[str, Any] | None:
+        """What attention of the scored weights does on one question, where the task keeps that."""
+        with self.average.in_place() if self.average else nullcontext():
+            return self.task.picture(self.model)
 
     def _must_be_finite(self, amount: float, what: str) -> None:
         if not math.isfinite(amount):

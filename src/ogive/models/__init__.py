@@ -5,5 +5,15 @@ from ogive.models.encoder import Encoder
 from ogive.models.saving import Saved, kinds, load
 from ogive.models.seq2seq import Seq2Seq
 from ogive.models.translator import Translator
+from ogive.models.vision import VisionTransformer
 
-__all__ = ["Decoder", "Encoder", "Saved", "Seq2Seq", "Translator", "kinds", "load"]
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "Saved",
+    "Seq2Seq",
+    "Translator",
+    "VisionTransformer",
+    "kinds",
+    "load",
+]

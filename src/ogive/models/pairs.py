@@ -32,6 +32,12 @@ class Pairs(Saved):
         """The model before its first token, one row for each source."""
         raise NotImplementedError
 
+    def weights(
+        self, source: Tensor, target: Tensor, *, source_mask: Tensor | None = None
+    ) -> Tensor:
+        """The rows of attention from a target to its source: (batch, heads, target, source)."""
+        raise NotImplementedError
+
     def teacher(self, answers: Int64[Tensor, "b t"]) -> Int64[Tensor, "b t"]:
         """What the decoder reads where it should write these answers: `end`, then all but the last.
 

@@ -12,12 +12,14 @@ from ogive.report import tables
 from ogive.report.cards import difference_scales, draw_curves, draw_pairs, score_scales
 from ogive.report.evidence import Evidence, gather
 from ogive.report.figures import draw_forest
+from ogive.report.rows import draw_rows, pictured
 from ogive.report.svg import Drawing
 from ogive.report.text import clean
 from ogive.report.words import NOT_YET, by_verdict, headline, notices, parted
 
 ROWS_DRAWN = 60  # of a forest plot
 CARDS_DRAWN = 24  # small figures of each kind
+ROWS_OF_ATTENTION = 8  # variants whose rows of attention are drawn
 
 
 def view(
@@ -83,6 +85,7 @@ def _task(
         "forest_note": _left_out(len(measured), ROWS_DRAWN, "variants"),
         "pairs": _cards(evidence, measured, f"{key}-pairs", tips, draw_pairs, score_scales),
         "curves": _cards(evidence, measured, f"{key}-curves", tips, draw_curves, difference_scales),
+        "rows": _rows(evidence, f"{key}-rows", tips),
         "cards_note": _left_out(len(measured), CARDS_DRAWN, "variants"),
         "verdicts": tables.verdicts(comparisons, unit),
         "cost": tables.cost(evidence),
@@ -130,6 +133,15 @@ def _cards(
     return [
         _inline(draw(evidence, label, one, scales[label], key=f"{key}-{place}"), tips)
         for place, (label, one) in enumerate(shown)
+    ]
+
+
+def _rows(evidence: Evidence, key: str, tips: dict[str, str]) -> list[Markup]:
+    """The rows of attention of the baseline and the first variants, where a trial kept them."""
+    found = [pictured(evidence, variant) for variant in evidence.variants]
+    drawn = [trial for trial in found if trial is not None][:ROWS_OF_ATTENTION]
+    return [
+        _inline(draw_rows(trial, key=f"{key}-{place}"), tips) for place, trial in enumerate(drawn)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The tasks of the lab: real text, and two synthetic ones whose oracle scores 100 %."""
+"""The tasks of the lab: real data, and synthetic ones whose oracle scores 100 %."""
 
 from __future__ import annotations
 

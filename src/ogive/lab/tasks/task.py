@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ogive.errors import ArgumentError, unknown
-from ogive.models import Decoder, Encoder
+from ogive.models import kinds
 from ogive.parts import Sites
 
-MODELS: dict[str, type[nn.Module]] = {"decoder": Decoder, "encoder": Encoder}
 IGNORE = -100
 """The target where nothing is asked (`torch.nn.functional.cross_entropy`'s own convention)."""
 
@@ -55,7 +54,7 @@ class Task(ABC):
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     family: ClassVar[str] = "decoder"
-    """The kind of model that reads it: "decoder" (each position sees the past) or "encoder"."""
+    """The kind of model that learns it, one of `ogive.models.kinds()`."""
     default_model: ClassVar[dict[str, Any]] = {}
     """Settings of a model that learns the task on one core in seconds."""
     default_train: ClassVar[dict[str, Any]] = {}
@@ -107,23 +106,32 @@ class Task(ABC):
         for batch in (self.batch(0, 0, 16), self.batch(1, 1000, 16), *self.held_out()):
             yield from batch
 
+    def given(self) -> dict[str, Any]:
+        """The settings of a model that the task itself decides: how many tokens there are."""
+        return {"vocabulary": self.vocabulary}
+
+    def example(self) -> tuple[Tensor, ...]:
+        """What a model reads for one question of full length, as it is called."""
+        return (torch.zeros(1, self.length, dtype=torch.int64),)
+
     def model(self, settings: dict[str, Any], sites: str = "") -> nn.Module:
-        """The task's kind of model, with this task's vocabulary.
+        """The task's kind of model, with what this task gives.
 
         Args:
-            settings: keyword arguments of `Decoder` or `Encoder` other than vocabulary and sites.
+            settings: keyword arguments of the model other than those `given`, and sites.
             sites: what sits where, in the written form of `Sites`.
 
         Raises:
             UnknownName, ArgumentError: as `check_settings`, or values that do not fit.
         """
         self.check_settings(settings)
-        return MODELS[self.family](self.vocabulary, **settings, sites=Sites.parse(sites))
+        return kinds()[self.family](**self.given(), **settings, sites=Sites.parse(sites))
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Raise where a setting's name is unknown to the model, or a needed one is missing."""
-        takes = dict(inspect.signature(MODELS[self.family]).parameters)
-        del takes["vocabulary"], takes["sites"]
+        takes = dict(inspect.signature(kinds()[self.family]).parameters)
+        for name in (*self.given(), "sites"):
+            del takes[name]
         for name in settings:
             if name not in takes:
                 raise unknown(f"{self.family} setting", name, takes)
@@ -142,6 +150,14 @@ class Task(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross entropy over the answers asked for, in nats."""
         return F.cross_entropy(*self.logits(model, batch))
+
+    def picture(self, model: nn.Module) -> dict[str, Any] | None:
+        """What attention does on one held-out question, for the report; None where none is kept.
+
+        {"columns": tokens of the question, "rows": tokens of the model's answer, "weights": for
+        each row a number for each column}, all of it JSON.
+        """
+        return None
 
     def evaluate(self, model: nn.Module) -> float:
         """The metric over the held-out set, in evaluation mode; leaves the mode as it was."""
