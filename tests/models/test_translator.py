@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from layers.cases import close, shaken
-from ogive.errors import ArgumentError, UnknownName
+from ogive.errors import ArgumentError, MaskWarning, UnknownName
 from ogive.models import Translator
 
 SOURCE = torch.randint(20, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -82,7 +82,8 @@ def test_a_mask_may_have_holes_and_hide_all():
     assert torch.equal(model(other, TARGET, source_mask=mask)[1], logits[1])
     logits.sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    assert model.generate(SOURCE[1:], 3, source_mask=mask[1:]).shape[0] == 1
+    with pytest.warns(MaskWarning, match="hides every key of the batch"):
+        assert model.generate(SOURCE[1:], 3, source_mask=mask[1:]).shape[0] == 1
 
 
 def test_memory_is_read_once():
