@@ -198,7 +198,7 @@ def _score_sizes(p: Problem, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     a, b, w = q.abs(), k.abs(), {n: t.abs() for n, t in p.score_params.items()}
     factor = abs(p.scale)
     base = p.score.split(",")[0]
-    if base == "dot":
+    if base in ("dot", "unscaled_dot"):
         signed, sizes = q @ k.mT, a @ b.mT
     elif base == "bilinear":
         signed, sizes = q @ p.score_params["weight"] @ k.mT, a @ w["weight"] @ b.mT
@@ -243,7 +243,7 @@ def _score_gradients(
     d = onward * abs(p.scale)
     w = {n: t.abs() for n, t in p.score_params.items()}
     base = p.score.split(",")[0]
-    if base == "dot":
+    if base in ("dot", "unscaled_dot"):
         dq, dk, more = d @ b, d.mT @ a, {}
     elif base == "bilinear":
         dq, dk = d @ (b @ w["weight"].mT), d.mT @ (a @ w["weight"])

@@ -85,6 +85,7 @@ def dot(q: Tensor, k: Tensor, p: Params) -> Tensor:
 
 SCORES = {
     "dot": ScoreFormula(dot, root),
+    "unscaled_dot": ScoreFormula(dot),
     "dot,softcap(2)": ScoreFormula(dot, root, cap(2.0)),
     "cosine": ScoreFormula(cosine),
     "cosine(learned=true)": ScoreFormula(cosine),

@@ -34,6 +34,14 @@ def test_every_tensor_keeps_the_rule(first, count):
     count("T1", done)
 
 
+def test_unscaled_dot_keeps_the_rule(count):
+    broken = []
+    for seed in range(200):
+        broken += check(random_case(seed, score="unscaled_dot"))[1]
+    assert not broken, "\n".join(broken)
+    count("T1", 200)
+
+
 def test_the_grid_tries_every_pair_of_choices():
     axes = ("score", "weight", "causal", "mask", "dtype", "group", "broadcast")
     drawn = [random_case(seed) for seed in range(2_000)]

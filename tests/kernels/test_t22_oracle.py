@@ -42,7 +42,7 @@ def score(name, q, k, p, scale):
     sizes["distance(power=1)"] = mp.sqrt(mp.sqrt(d))
     base = name.split(",")[0]
     factor = 1 / sizes.get(base, mpf(1)) if scale is None else mpf(scale)
-    if base == "dot":
+    if base in ("dot", "unscaled_dot"):
         s = product(q, k)
     elif base.startswith("cosine"):
         s = product(q, k) / length(q) / length(k) * (p["weight"][0][0] if p else 10)
