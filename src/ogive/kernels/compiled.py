@@ -42,11 +42,7 @@ def multiply_adds(steps: int, threads: int) -> float:
 ACT_NUMBERS = {
     name: number
     for number, name in enumerate(
-        (
-            "",
-            *("tanh", "relu", "leaky_relu", "silu", "sigmoid", "softplus", "gelu"),
-            *("relu2", "elu", "elu1", "hardtanh", "mish"),
-        )
+        ("", "tanh", "relu", "leaky_relu", "silu", "sigmoid", "softplus", "gelu")
     )
 }
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "act.h"
+#include "additive.h"
 #include "buffer.h"
 #include "dropout.h"
 #include "edge_gather.h"
