@@ -48,8 +48,8 @@ def refused(error, impl):
 
 
 def transforming(case):
-    """Implementations that torch.func may transform; blocks refuse, by name."""
-    return [impl for impl in cases.impls_of(case) if impl != "chunked"]
+    """Implementations that torch.func may transform; blocks and kernels refuse, by name."""
+    return [impl for impl in cases.impls_of(case) if impl not in ("chunked", "native")]
 
 
 def test_blocks_and_kernels_refuse_transforms():
