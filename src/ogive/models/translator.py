@@ -21,10 +21,11 @@ class Translator(Pairs):
         source_vocabulary: tokens of sources.
         target_vocabulary: tokens of answers; None where both share one vocabulary, and so one
             embedding, as in the paper.
-        width, depth, heads, kv_heads, hidden, activation, norm, norm_first, positions, max_length,
-            dropout, impl: of the encoder and of the decoder, as in `Decoder`. The paper's are
-            `positions="sinusoidal"` and `norm_first=False`; of the rotary and relative ones, cross-
-            attention has none.
+        width, depth, heads: of the encoder and of the decoder, as in `Decoder`.
+        kv_heads, hidden, activation, norm, dropout, impl: likewise.
+        norm_first, max_length: likewise; the paper's is `norm_first=False`.
+        positions: likewise; the paper's are sinusoidal. Cross-attention has none of the rotary and
+            relative ones.
         sites: what sits where in every attention layer: `Sites`, written form or preset's name.
         encoder_sites, memory_sites: in the encoder's self-attention and in cross-attention, where
             that differs from `sites`.
