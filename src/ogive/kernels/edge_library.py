@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ogive.kernels import edge_segments
 from ogive.kernels.edge_segments import GRADED, Segments
+from ogive.kernels.graphed import graphed
 
 _LIBRARY = torch.library.Library("ogive_edges", "DEF")
 _INPUTS = (
@@ -69,30 +70,13 @@ class EdgeFunction(torch.autograd.Function):
         tensors = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[: len(GRADED)])
         if torch.is_grad_enabled():
-            grads = _graphed(tensors, ctx.numbers, needs, grad_out)
+            with torch.enable_grad():
+                again = edge_segments.definition(Segments(*tensors, *ctx.numbers))
+            grads = graphed(again, tensors, needs, grad_out, unused_are_zero=True)
         else:
             grads = torch.ops.ogive_edges.backward(grad_out, needs, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - len(GRADED)))
-
-
-def _graphed(
-    tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], needs: list[bool], grad_out: Tensor
-) -> list[Tensor | None]:
-    wanted = [t for t, need in zip(tensors, needs, strict=False) if need]
-    with torch.enable_grad():
-        out = edge_segments.definition(Segments(*tensors, *numbers))  # type: ignore[arg-type]
-        grads = iter(
-            torch.autograd.grad(
-                out,
-                wanted,
-                grad_out,
-                create_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        )
-    return [next(grads) if need else None for need in needs]
 
 
 def apply(call: Segments) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ogive.kernels import dense
 from ogive.kernels.dense import Dense
+from ogive.kernels.graphed import graphed
 
 _LIBRARY = torch.library.Library("ogive", "DEF")
 _INPUTS = (
@@ -83,22 +84,14 @@ class DenseFunction(torch.autograd.Function):
         *tensors, out, lse = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:_GRADED])
         if torch.is_grad_enabled():
-            grads = _graphed(tensors, ctx.numbers, needs, grad_out)
+            with torch.enable_grad():
+                again = dense.definition(Dense(*tensors, *ctx.numbers))
+            grads = graphed(again, tensors, needs, grad_out)
         else:
             op = torch.ops.ogive.dense_backward
             grads = op(grad_out, out, lse, needs, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - _GRADED))
-
-
-def _graphed(
-    tensors: list[Tensor], numbers: tuple[Any, ...], needs: list[bool], grad_out: Tensor
-) -> list[Tensor | None]:
-    wanted = [t for t, need in zip(tensors, needs, strict=False) if need]
-    with torch.enable_grad():
-        out = dense.definition(Dense(*tensors, *numbers))  # type: ignore[arg-type]
-        grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
-    return [next(grads) if need else None for need in needs]
 
 
 def apply(call: Dense) -> Tensor:

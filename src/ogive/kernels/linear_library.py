@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ogive.kernels import reassociated
+from ogive.kernels.graphed import graphed
 from ogive.kernels.reassociated import Reassociated
 
 _LIBRARY = torch.library.Library("ogive", "FRAGMENT")
@@ -72,23 +73,14 @@ class LinearFunction(torch.autograd.Function):
         *tensors, out, total = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:_GRADED])
         if torch.is_grad_enabled():
-            grads = _graphed(tensors, ctx.numbers, needs, grad_out)
+            with torch.enable_grad():
+                again = reassociated.definition(Reassociated(*tensors, *ctx.numbers))
+            grads = graphed(again, tensors, needs, grad_out)
         else:
             op = torch.ops.ogive.linear_backward
             grads = op(grad_out, out, total, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - _GRADED))
-
-
-def _graphed(
-    tensors: list[Tensor], numbers: tuple[Any, ...], needs: list[bool], grad_out: Tensor
-) -> list[Tensor | None]:
-    wanted = [t for t, need in zip(tensors, needs, strict=False) if need]
-    with torch.enable_grad():
-        call = Reassociated(*tensors, *numbers)  # type: ignore[arg-type]
-        out = reassociated.definition(call)
-        grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
-    return [next(grads) if need else None for need in needs]
 
 
 def apply(call: Reassociated) -> Tensor:
