@@ -1,7 +1,7 @@
 """The dates task: read a date as people write it in many languages, write it as ISO 8601.
 
 The first example that many people meet of attention between two recurrent networks. Months have
-names in twelve languages, the parts stand in different orders, and the picture of the weights shows
+names of their own, the parts stand in different orders, and the picture of the weights shows
 where each digit comes from.
 """
 
