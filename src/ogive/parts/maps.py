@@ -334,7 +334,9 @@ class RmsNorm(Norm):
     facts = Facts(bounded=True, odd=True, monotone=True, zero_at_zero=True)
 
     def forward(self, h: Tensor, x: Tensor | None = None) -> Tensor:
-        return F.rms_norm(h, h.shape[-1:], self.weight, eps=1e-6)
+        # Under autocast h is narrower than the gain, which rms_norm does not take.
+        weight = None if self.weight is None else self.weight.to(h.dtype)
+        return F.rms_norm(h, h.shape[-1:], weight, eps=1e-6)
 
 
 class LayerNorm(Norm):
