@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ogive import errors, parts
     from ogive.errors import OgiveError
     from ogive.kernels import Aux, AuxRequest, attention, impls, last_impl
-    from ogive.layers import Attention, MultiheadAttention
+    from ogive.layers import Attention, GraphAttention, MultiheadAttention
     from ogive.models import Decoder, Encoder
     from ogive.parts import Sites, presets
 
@@ -25,6 +25,7 @@ __all__ = [
     "AuxRequest",
     "Decoder",
     "Encoder",
+    "GraphAttention",
     "MultiheadAttention",
     "OgiveError",
     "Sites",
@@ -43,6 +44,7 @@ _HOMES = {
     "AuxRequest": "ogive.kernels",
     "Decoder": "ogive.models",
     "Encoder": "ogive.models",
+    "GraphAttention": "ogive.layers",
     "MultiheadAttention": "ogive.layers",
     "OgiveError": "ogive.errors",
     "Sites": "ogive.parts",

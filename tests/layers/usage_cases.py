@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from layers.cases import drawn, shaken
-from ogive import Attention, Decoder, Encoder, MultiheadAttention
+from ogive import Attention, Decoder, Encoder, GraphAttention, MultiheadAttention
 from ogive.layers import Block
 from ogive.models import Seq2Seq, Translator, VisionTransformer
 
@@ -64,11 +64,19 @@ def _tokens(module: nn.Module) -> Tensor:
     return module(torch.arange(12).view(2, 6) % 11)
 
 
+def _graph(module: nn.Module) -> Tensor:
+    edge_index = torch.tensor([[0, 1, 1, 4, 5, 2, 3], [1, 0, 1, 2, 2, 2, 0]])
+    return module(drawn(6, 24).to(_dtype(module)), edge_index)
+
+
 USAGES = {
     "attention": Usage(lambda: Attention(24, 4, kv_heads=2, sites=SITES, positions="rope"), _layer),
     "attention_softmax": Usage(lambda: Attention(24, 4, sites=SOFTMAX), _layer),
     "multihead": Usage(
         lambda: MultiheadAttention(24, 4, batch_first=True, sites=SITES), _multihead
+    ),
+    "graph": Usage(
+        lambda: GraphAttention(24, 4, sites="gatv2_2022", self_loops=True, root=True), _graph
     ),
     "block": Usage(lambda: Block(24, 4, sites=SITES, norm="rmsnorm"), _layer),
     "decoder": Usage(lambda: Decoder(11, 24, 2, 4, sites=SITES, positions="rope"), _tokens),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,10 +13,13 @@ if TYPE_CHECKING:
     from ogive.kernels.edge_segments import Segments
 
 
-@cache
+# Asked for once: torch.compile cannot trace a call into the module.
+_EDGE_NAMES = frozenset(() if compiled.missing else compiled._native.edge_names())
+
+
 def edge_names() -> frozenset[str]:
     """Weight functions that have loops over edges."""
-    return frozenset(() if compiled.missing else compiled._native.edge_names())
+    return _EDGE_NAMES
 
 
 def sort_edges(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:

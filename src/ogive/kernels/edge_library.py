@@ -81,4 +81,7 @@ class EdgeFunction(torch.autograd.Function):
 
 def apply(call: Segments) -> Tensor:
     """The output of attention over edges, differentiable."""
+    if torch.compiler.is_compiling():  # dynamo refuses one tensor as two inputs of a Function
+        views = {n: t.view_as(t) for n, t in vars(call).items() if n in ("query", "key", "value")}
+        call = call.replaced(**views)
     return EdgeFunction.apply(*vars(call).values())  # type: ignore[return-value]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ogive.errors import ArgumentError, ArgumentTypeError
 from ogive.kernels import compiled, edge_compiled
@@ -30,6 +31,11 @@ class EdgeList:
         by_source: int32 (edges,), the sorted edges again, sorted by source.
         target: int32 (edges,), the target of each edge in `by_source`.
         source_start: int64 (sources + 1,), where each source's edges start in `by_source`.
+        self_loops: whether the last edges join each node to itself, and no others do.
+
+    `rows` and `looped` are made on their first use. Ask for them before torch.compile traces what
+    the compiled kernels do not take. While it traces, a list with self loops is as long as if no
+    edge had been one, which is known then; what is left over at the end belongs to no node.
     """
 
     index: Tensor
@@ -41,10 +47,16 @@ class EdgeList:
     by_source: Tensor
     target: Tensor
     source_start: Tensor
+    self_loops: bool = False
 
     @classmethod
     def build(
-        cls, edge_index: Tensor, sources: int | None = None, targets: int | None = None
+        cls,
+        edge_index: Tensor,
+        sources: int | None = None,
+        targets: int | None = None,
+        *,
+        self_loops: bool = False,
     ) -> EdgeList:
         """Check and sort edges.
 
@@ -53,6 +65,9 @@ class EdgeList:
                 targets that attend to them.
             sources: how many source nodes there are; None takes the largest index of all plus one.
             targets: how many target nodes there are; None takes `sources`.
+            self_loops: whether each node gets one edge to itself, in the place of those that come.
+                Where sources and targets differ in number, node i of the ones and node i of the
+                others count as one.
 
         Returns:
             The edges, sorted both ways, on the device of edge_index.
@@ -66,16 +81,13 @@ class EdgeList:
             sources = int(index.max()) + 1 if index.numel() else 0
         sources = _count("sources", sources)
         targets = sources if targets is None else _count("targets", targets)
-        _check_range(index[0], sources, "row 0", "sources")
-        _check_range(index[1], targets, "row 1", "targets")
-        if max(index.shape[1], sources, targets) >= 2**31:
-            raise ArgumentError(
-                f"edge_index has {index.shape[1]} edges among {sources} sources and {targets} "
-                "targets: an EdgeList holds fewer than 2³¹ of each"
-            )
-        native = index.device.type == "cpu" and not compiled.missing
-        sort = edge_compiled.sort_edges if native else _sorted
-        return cls(index, sources, targets, *sort(index, sources, targets))
+        if torch.compiler.is_compiling():
+            held = torch.ops.ogive_edges.listed(index, sources, targets, self_loops)
+        else:
+            with torch.inference_mode(False):  # a list made while only looking may train later
+                index = index.clone() if index.is_inference() else index
+                held = _listed(index, sources, targets, self_loops)
+        return cls(held[0], sources, targets, *held[1:], self_loops)  # type: ignore[misc]
 
     @property
     def edges(self) -> int:
@@ -93,8 +105,16 @@ class EdgeList:
 
         Pairs of targets (r,) and their edges (r, n), both int64; edges are columns of `index`.
         """
-        order = self.order.long()
-        return tuple((rows, order[places]) for rows, places in rows_by_degree(self.target_start))
+        with torch.inference_mode(False):
+            order, found = self.order.long(), rows_by_degree(self.target_start)
+            return tuple((rows, order[places]) for rows, places in found)
+
+    @cached_property
+    def looped(self) -> EdgeList:
+        """The list with one edge from each node to itself, sorted when first asked for."""
+        if self.self_loops:
+            return self
+        return EdgeList.build(self.index, self.sources, self.targets, self_loops=True)
 
     def to(self, device: torch.device | str) -> EdgeList:
         """The same edges on another device."""
@@ -166,6 +186,24 @@ def _check_range(ends: Tensor, nodes: int, row: str, side: str) -> None:
         )
 
 
+def _listed(
+    index: Tensor, sources: int, targets: int, self_loops: bool = False
+) -> tuple[Tensor, ...]:
+    """index and what sorting it gives, checked."""
+    _check_range(index[0], sources, "row 0", "sources")
+    _check_range(index[1], targets, "row 1", "targets")
+    if self_loops:
+        index, _ = with_self_loops(index, min(sources, targets))
+    if max(index.shape[1], sources, targets) >= 2**31:
+        raise ArgumentError(
+            f"edge_index has {index.shape[1]} edges among {sources} sources and {targets} "
+            "targets: an EdgeList holds fewer than 2³¹ of each"
+        )
+    native = index.device.type == "cpu" and not compiled.missing
+    sort = edge_compiled.sort_edges if native else _sorted
+    return (index, *sort(index, sources, targets))
+
+
 def _sorted(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:
     """order, source, target_start, by_source, target, source_start; by torch."""
     order = index[1].argsort(stable=True)
@@ -185,3 +223,41 @@ def _sorted(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:
 def _starts(ends: Tensor, nodes: int) -> Tensor:
     counts = torch.bincount(ends, minlength=nodes)
     return torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+
+
+# --- under torch.compile -------------------------------------------------------------------------
+# Sorting branches on values, which tracing cannot see: there it is one operator, whose results have
+# lengths that follow from those of its inputs.
+
+_LIBRARY = torch.library.Library("ogive_edges", "FRAGMENT")
+_LIBRARY.define(
+    "listed(Tensor index, SymInt sources, SymInt targets, bool self_loops)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def _padded_list(index: Tensor, sources: int, targets: int, self_loops: bool) -> tuple[Tensor, ...]:
+    """As `_listed`, in memory of its own, as long as if no edge had been a self loop."""
+    length = index.shape[1] + (min(sources, targets) if self_loops else 0)
+    came, order, source, target_start, by_source, target, source_start = _listed(
+        index, sources, targets, self_loops
+    )
+    spare = length - came.shape[1]
+    long = [F.pad(held, (0, spare)) for held in (order, source, by_source, target)]
+    came = F.pad(came, (0, spare)) if self_loops else came.clone()
+    return came, long[0], long[1], target_start, long[2], long[3], source_start
+
+
+def _padded_shapes(
+    index: Tensor, sources: int, targets: int, self_loops: bool
+) -> tuple[Tensor, ...]:
+    length: Any = index.shape[1]
+    if self_loops:
+        length = length + torch.sym_min(sources, targets)
+    edge = [index.new_empty(length, dtype=torch.int32) for _ in range(4)]
+    starts = [index.new_empty(nodes + 1) for nodes in (targets, sources)]
+    return index.new_empty(2, length), edge[0], edge[1], starts[0], edge[2], edge[3], starts[1]
+
+
+_LIBRARY.impl("listed", _padded_list, "CompositeExplicitAutograd")
+torch.library.register_fake("ogive_edges::listed", _padded_shapes, lib=_LIBRARY)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ogive.errors import ArgumentError
 from ogive.kernels import finite
 from ogive.kernels.dropout import kept
 from ogive.kernels.edge_list import EdgeList
@@ -54,6 +55,11 @@ def reference(call: EdgeCall) -> tuple[Tensor, Tensor]:
     else. Half precision is computed in float32 and rounded once, at the end.
     """
     edges, heads = call.edges, call.query.shape[1]
+    if torch.compiler.is_compiling() and "rows" not in vars(edges):
+        raise ArgumentError(
+            "torch.compile cannot trace the definition over edges that it sorts itself: build an "
+            "EdgeList beforehand and ask for its rows once (with self loops: edges.looped.rows)"
+        )
     with full_precision(call.query.device):
         wide = _widened(call)
         # Nothing is read of these, so a call without edges has gradients too, all zero.

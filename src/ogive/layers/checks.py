@@ -38,9 +38,24 @@ def check_sequence(name: str, x: object, width: int, layer: nn.Module) -> None:
         raise ArgumentError(
             f"{name} takes 3 axes (batch, length, width), not {x.dim()}: shape {tuple(x.shape)}"
         )
-    if x.shape[2] != width:
+    _check_features(name, x, width, layer)
+
+
+def check_nodes(name: str, x: object, width: int, layer: nn.Module) -> None:
+    """Raise unless x is (nodes, width), in the dtype of the layer."""
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"{name} takes a tensor, not {type(x).__name__}")
+    if x.dim() != 2:
         raise ArgumentError(
-            f"{name} is {x.shape[2]} wide, shape {tuple(x.shape)}, and the layer takes {width}"
+            f"{name} takes 2 axes (nodes, width), not {x.dim()}: shape {tuple(x.shape)}"
+        )
+    _check_features(name, x, width, layer)
+
+
+def _check_features(name: str, x: Tensor, width: int, layer: nn.Module) -> None:
+    if x.shape[-1] != width:
+        raise ArgumentError(
+            f"{name} is {x.shape[-1]} wide, shape {tuple(x.shape)}, and the layer takes {width}"
         )
     own = next(layer.parameters(), x)
     if not x.is_floating_point():

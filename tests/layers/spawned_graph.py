@@ -1,0 +1,113 @@
+"""What the usage tests of graphs share with a spawned process that compiles, without pytest."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from layers.cases import HEADS, WIDTH, drawn, shaken
+from layers.spawned import outcome
+from ogive.kernels import EdgeList
+from ogive.layers import GraphAttention
+
+NODES, EDGES = 7, 20
+SETTINGS = {
+    "gat": {
+        "sites": "score=gat output=identity",
+        "share": "all",
+        "self_loops": True,
+        "combined_bias": True,
+    },
+    "gatv2": {
+        "sites": "score=gatv2 output=identity,elu",
+        "share": "key_value",
+        "bias": True,
+        "self_loops": True,
+        "combine": "mean",
+    },
+    "busy": {
+        "sites": "query=rmsnorm,gelu key=tanh value=glu(silu) mixed=gate(sigmoid) "
+        "score=additive(tanh) weight=sink",
+        "root": True,
+    },
+    "features": {
+        "sites": "score=gat output=identity",
+        "share": "all",
+        "self_loops": True,
+        "edge_width": 2,
+        "edge_values": True,
+    },
+}
+# Under dot query, key and value are one tensor, which dynamo takes as an input only once.
+SETTINGS["one tensor"] = {"sites": "output=identity", "share": "all"}
+COMPILED = ("gat", "gatv2", "busy", "one tensor", "listed", "listed features", "listed weights")
+
+
+def edges_of(seed: int = 0, nodes: int = NODES, edges: int = EDGES) -> torch.Tensor:
+    return torch.randint(nodes, (2, edges), generator=torch.Generator().manual_seed(seed))
+
+
+def layer_of(name: str, **more) -> GraphAttention:
+    return shaken(GraphAttention(WIDTH, HEADS, **SETTINGS[name], **more))
+
+
+def compile_all(rank: int, path: str) -> None:
+    """Save what each job found, by name."""
+    torch.set_num_threads(1)
+    jobs = {name: partial(compile_sizes, name) for name in SETTINGS if name != "features"}
+    jobs["listed"] = partial(compile_listed, "gat")
+    jobs["listed features"] = partial(compile_listed, "features", drawn(EDGES, 2, seed=3).float())
+    jobs["listed weights"] = partial(compile_listed, "gat", return_attention_weights=True)
+    jobs["definition"] = partial(compile_definition, True)
+    jobs["in pieces"] = partial(compile_definition, False)
+    torch.save({name: outcome(job) for name, job in jobs.items()}, path)
+
+
+def outputs_and_gradients(run, layer, *given, **more) -> list[torch.Tensor]:
+    layer.zero_grad()
+    out = run(*given, **more)
+    out = out[0] if isinstance(out, tuple) else out
+    out.square().sum().backward()
+    return [out.detach(), *(p.grad.clone() for p in layer.parameters())]
+
+
+def worst(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
+    """The largest error, of each tensor relative to its largest number."""
+    pairs = zip(one, other, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-9)) for a, b in pairs)
+
+
+def compile_sizes(name: str) -> tuple[int, float]:
+    """How many graphs all sizes took, and the largest error of outputs and gradients."""
+    layer, graphs, errors = layer_of(name).float(), [], []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    run = torch.compile(layer, fullgraph=True, dynamic=True, backend=counting)
+    for nodes, edges in ((7, 20), (12, 31), (9, 50)):
+        given = drawn(nodes, WIDTH).float(), edges_of(edges, nodes, edges)
+        plain = outputs_and_gradients(layer, layer, *given)
+        errors.append(worst(outputs_and_gradients(run, layer, *given), plain))
+    return len(graphs), max(errors)
+
+
+def compile_listed(name: str, *features: torch.Tensor, **more) -> tuple[int, float]:
+    """One graph, listed beforehand, through the compiler's own autograd."""
+    torch._dynamo.utils.counters.clear()
+    layer, edges = layer_of(name).float(), EdgeList.build(edges_of(), NODES)
+    assert edges.looped.rows
+    given = drawn(NODES, WIDTH).float(), edges, *features
+    run = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    compiled = outputs_and_gradients(run, layer, *given, **more)
+    error = worst(compiled, outputs_and_gradients(layer, layer, *given, **more))
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"], error
+
+
+def compile_definition(whole: bool) -> float:
+    layer, given = layer_of("features").float(), (drawn(NODES, WIDTH).float(), edges_of())
+    features = drawn(EDGES, 2, seed=3).float()
+    run = torch.compile(layer, fullgraph=whole, backend="eager")
+    return float((run(*given, features) - layer(*given, features)).abs().max())
