@@ -15,7 +15,7 @@ from ogive.lab.tasks.text import interpreter_documentation, read_text, without_r
 from ogive.lab.train import Recipe
 from ogive.models import kinds
 
-NAMES = ("dates", "digits", "lookup", "recall", "spelling", "text")
+NAMES = ("dates", "digits", "lookup", "recall", "routes", "spelling", "text")
 SYNTHETIC = ("lookup", "recall")
 
 
@@ -80,7 +80,9 @@ def test_a_task_that_counts_its_calls_would_be_caught():
 
 def test_tokens_and_targets_fit_the_vocabulary(task):
     answers = getattr(task, "answers", task.vocabulary)
-    answer_length = 1 if task.name == "digits" else getattr(task, "answer_length", task.length)
+    answer_length = (
+        1 if task.family in ("graph", "vision") else getattr(task, "answer_length", task.length)
+    )
     for batch in (task.batch(0, 0, 8), *task.held_out()):
         assert batch.tokens.shape == (len(batch.tokens), task.length)
         assert batch.targets.shape == (len(batch.tokens), answer_length)
@@ -107,6 +109,7 @@ def test_the_version_names_the_data(task):
         "dates": {"locales": ["de", "fr"]},
         "spelling": {"stress": True},
         "digits": {"shift": 1},
+        "routes": {"scored": "validation"},
     }[task.name]
     assert tasks.build(task.name, shorter).version() != task.version()
 

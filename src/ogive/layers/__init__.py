@@ -5,6 +5,7 @@ from ogive.layers.block import Block
 from ogive.layers.cache import Cache
 from ogive.layers.feedforward import FeedForward
 from ogive.layers.graph import GraphAttention
+from ogive.layers.graph_block import GraphBlock
 from ogive.layers.multihead import MultiheadAttention
 from ogive.layers.positions import Position
 
@@ -14,6 +15,7 @@ __all__ = [
     "Cache",
     "FeedForward",
     "GraphAttention",
+    "GraphBlock",
     "MultiheadAttention",
     "Position",
 ]
