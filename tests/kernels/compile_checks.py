@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)  # Inductor's own
 from kernels import cases  # noqa: E402
 from kernels.cases import Case, build_call  # noqa: E402
 from kernels.rule import violations  # noqa: E402
-from ogive.kernels import attention  # noqa: E402
+from ogive.kernels import attention, compiled  # noqa: E402
 
 # Inductor rewrites eager attention as well; "aot_eager" traces forward and backward as Inductor
 # does, in a tenth of the time, so Inductor itself runs on few.
@@ -107,6 +108,31 @@ def special_values() -> int:
             (slope,) = torch.autograd.grad(out[:, :, :6].sum(), leaves["query"])
             assert slope[:, :, :6].isfinite().all()
     return 4
+
+
+def kernels() -> int:
+    """By name, in one graph with the operator in it, also after eager calls took the short way."""
+    if compiled.missing:
+        return 1
+    for dtype, weight in product(cases.DTYPES, ("softmax", "tanh")):
+        torch._dynamo.reset()
+        sizes = {"queries": 9, "keys": 9, "width": 8, "batch": 2}
+        call = build_call(Case(3, weight=weight, causal="square", dtype=dtype, **sizes))
+        given = {"weight": weight, "is_causal": True, "impl": "native"}
+        graphs = []
+
+        def counting(graph, inputs, graphs=graphs):
+            graphs.append(graph)
+            return graph
+
+        eager = [attention(**call.inputs, **given) for _ in range(2)]
+        run = torch.compile(attention, fullgraph=True, backend=counting)
+        assert torch.equal(run(**call.inputs, **given), eager[1])
+        assert len(graphs) == 1, f"{len(graphs)} graphs"
+        full = torch.compile(attention, fullgraph=True, backend="aot_eager")
+        found, plain = cases.ours(call, "native", full), cases.ours(call, "native")
+        assert all(torch.equal(found[name], plain[name]) for name in plain)
+    return 8
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ CASES = [
     Case(12, weight="linear(normalise=true)", mask="bool"),
     Case(13, score="cosine(learned=true)", weight="sigmoid(bias=-1)"),
     Case(14, score="bilinear", group=2),
+    Case(15, mask="learned bias", dtype=torch.float16),
+    Case(16, weight="sink", dtype=torch.bfloat16),
 ]
 pytestmark = pytest.mark.skipif(
     compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"
@@ -35,10 +37,12 @@ def dense_of(case: Case, monkeypatch) -> dense.Dense:
     real = native.apply
     monkeypatch.setattr(native, "apply", lambda call: seen.append(call) or real(call))
     call = build_call(case)
+    options = call.options | {"score": call.score, "weight": call.weight, "impl": "native"}
+    tensors = dict(call.inputs)
+    if "bias" in tensors:
+        options["attn_bias"] = tensors.pop("bias")
     with torch.no_grad():
-        attention(
-            **call.inputs, score=call.score, weight=call.weight, impl="native", **call.options
-        )
+        attention(**tensors, **options)
     return seen[0]
 
 

@@ -12,7 +12,10 @@ import pytest
 SCRIPT = Path(__file__).with_name("compile_checks.py")
 
 
-@pytest.mark.parametrize("check", ["one_graph", "inductor", "ten_lengths", "special_values"])
+CHECKS = ("one_graph", "inductor", "ten_lengths", "special_values", "kernels")
+
+
+@pytest.mark.parametrize("check", CHECKS)
 def test_compiled(check, count):
     done = subprocess.run(
         [sys.executable, SCRIPT, check],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentTypeError, ImplUnavailable, unknown
-from ogive.kernels import checks, chunked, compiled, linear, native, sdpa
+from ogive.kernels import checks, chunked, compiled, linear, native, quick, sdpa
 from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
 from ogive.kernels.call import Call
 from ogive.kernels.dropout import draw_seed
@@ -133,6 +133,25 @@ def attention(
             names it, what came and what fits.
         ImplUnavailable: the named implementation cannot do this, and why.
     """
+    plain = (
+        isinstance(score, str)
+        and score == "dot"
+        and attn_mask is None
+        and attn_bias is None
+        and q_offset is None
+        and window_size is None
+        and return_aux is None
+        and type(dropout_p) is float
+        and dropout_p == 0.0
+        and impl == "native"
+        and isinstance(weight, str)
+        and type(enable_gqa) is type(is_causal) is bool
+    )
+    if plain:
+        out = quick.attend(query, key, value, cast(str, weight), is_causal, scale)
+        if out is not None:
+            _last["impl"] = "native"
+            return out
     checks.check_tensors(query, key, value, checks.check_flag("enable_gqa", enable_gqa))
     query, key, value = _autocast(query, key, value)
     score_part, weight_part = _parts(score, weight, query)
@@ -163,6 +182,8 @@ def attention(
     name = _choose(impl, call)
     out, aux = _RUN[name](call)
     _last["impl"] = name
+    if plain and name == "native":
+        quick.learn(call, cast(str, weight))
     return out if aux is None else (out, aux)
 
 

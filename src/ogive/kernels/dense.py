@@ -128,20 +128,27 @@ def visible(call: Dense) -> Tensor | None:
 
 def definition(call: Dense) -> Tensor:
     """The operation in torch, with (b, h, i, j) tensors; differentiable to any order."""
-    group = call.query.shape[1] // call.key.shape[1]
-    key, value = (t.repeat_interleave(group, 1) for t in (call.key, call.value))
+    group, dtype = call.query.shape[1] // call.key.shape[1], wide_dtype(call)
+    query = call.query.to(dtype)
+    key, value = (t.to(dtype).repeat_interleave(group, 1) for t in (call.key, call.value))
     keep = visible(call)
     score = _score(call)
     if keep is None:
-        scores = score(call.query, key, call.scale)
+        scores = score(query, key, call.scale)
     else:
-        scores = finite.pair_scores(score, call.query, key, call.scale, keep)
+        scores = finite.pair_scores(score, query, key, call.scale, keep)
     if call.bias is not None:
-        scores = scores + call.bias
+        scores = scores + call.bias.to(dtype)
     weights = _weights(call, scores, keep)
     if call.seed is not None:
         weights = drop(weights, call.seed, call.dropout)
-    return weights @ value if keep is None else finite.guarded_mix(weights, value, keep)
+    out = weights @ value if keep is None else finite.guarded_mix(weights, value, keep)
+    return out.to(call.query.dtype)
+
+
+def wide_dtype(call: Dense) -> torch.dtype:
+    """The dtype that is computed with: float32 for halves, which are rounded once, at the end."""
+    return torch.promote_types(call.query.dtype, torch.float32)
 
 
 class _Additive(Score, listed=False):
@@ -186,9 +193,10 @@ def forward(call: Dense) -> tuple[Tensor, Tensor]:
     Rows that see NaN, infinity or a number whose products may overflow are computed by the
     definition.
     """
-    if _tame(call):
-        return run_forward(call.reduced())
-    out, lse = run_forward(_tamed(call))
+    out, lse, wild = run_forward(call.reduced())
+    if not (wild or _unwatched(call)):
+        return out, lse
+    out, lse, _ = run_forward(_tamed(call))
     bad = wild_rows(call)
     if bad.any():
         with torch.no_grad():
@@ -200,11 +208,12 @@ def backward(
     call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
 ) -> tuple[Tensor, ...]:
     """Gradients of the GRADED inputs, empty for those that `needs` leaves out."""
-    if _tame(call):
-        return _backward(call, call.reduced(), grad_out, out, lse, needs)
+    grads, wild = _backward(call, call.reduced(), grad_out, out, lse, needs)
+    if not (wild or _unwatched(call)):
+        return grads
     bad = wild_rows(call)
     some = grad_out.masked_fill(bad, 0), out.masked_fill(bad, 0)
-    grads = _backward(_cleaned(call), _tamed(call), *some, lse, needs)
+    grads, _ = _backward(_cleaned(call), _tamed(call), *some, lse, needs)
     if not bad.any():
         return grads
     names = [name for name, need in zip(GRADED, needs, strict=True) if need]
@@ -223,14 +232,15 @@ def _backward(
     out: Tensor,
     lse: Tensor,
     needs: tuple[bool, ...],
-) -> tuple[Tensor, ...]:
-    """The gradients of a call from those of what it comes to."""
-    grads = dict(zip(GRADED, run_backward(reduced, grad_out, out, lse, needs), strict=True))
+) -> tuple[tuple[Tensor, ...], bool]:
+    """The gradients of a call from those of what it comes to, and whether a wild number was met."""
+    found, wild = run_backward(reduced, grad_out, out, lse, needs)
+    grads = dict(zip(GRADED, found, strict=True))
     if call.score:
         back = REDUCTIONS[call.score].gradients
         inputs = call.query, call.key, call.parameter
         grads |= back(*inputs, grads["query"], grads["key"])
-    return tuple(grads.values())
+    return tuple(grads.values()), wild
 
 
 def wild_rows(call: Dense) -> Tensor:
@@ -250,55 +260,67 @@ def wild_rows(call: Dense) -> Tensor:
     return (wild if keep is None else wild & keep).any(-1, keepdim=True)
 
 
-def run_forward(call: Dense) -> tuple[Tensor, Tensor]:
-    """The compiled forward pass; inputs must be finite where anything is hidden."""
+def run_forward(call: Dense) -> tuple[Tensor, Tensor, bool]:
+    """The compiled forward pass, and whether it met a wild number: then its rows may be wrong."""
     query, value = call.query, call.value
     out = query.new_empty((*query.shape[:3], value.shape[-1]))
     rows = query.shape[:3] if call.curve in SHARING else (0,)
-    lse = query.new_empty(rows)
-    if out.numel() or lse.numel():
-        run(call, out=out, lse=lse if lse.numel() else None)
-    return out, lse
+    lse = query.new_empty(rows, dtype=wide_dtype(call))
+    if not (out.numel() or lse.numel()):
+        return out, lse, False
+    return out, lse, run(call, out=out, lse=lse if lse.numel() else None)
 
 
 def run_backward(
     call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
-) -> tuple[Tensor, ...]:
-    """The compiled backward pass; every gradient is summed in a fixed order."""
-    query, shares = call.query, call.curve in SHARING
-    delta = (grad_out * out).sum(-1) if shares else None
+) -> tuple[tuple[Tensor, ...], bool]:
+    """The compiled backward pass, and whether it met a wild number.
+
+    Every gradient is summed in a fixed order.
+    """
+    query, shares, dtype = call.query, call.curve in SHARING, wide_dtype(call)
+    delta = query.new_empty(query.shape[:3], dtype=dtype) if shares else None
     grads = {name: query.new_empty(0) for name in GRADED}  # outputs must not alias
     for name in ("query", "key", "value"):
         grads[name] = query.new_empty(getattr(call, name).shape)
     if needs[GRADED.index("bias")]:
-        grads["bias"] = torch.zeros_like(call.bias)  # type: ignore[arg-type]
-    sums = None
+        grads["bias"] = torch.zeros_like(call.bias, dtype=dtype)  # type: ignore[arg-type]
+    sums, wild = None, False
     if call.vectors is not None:
         sums = query.new_zeros((query.shape[1], query.shape[3]))
     if any(grads[name].numel() for name in ("query", "key", "value")):
-        run(
+        wild = run(
             call,
+            out=out if shares else None,
             lse=lse if shares else None,
             delta=delta,
-            grad_out=grad_out,
+            grad_out=grad_out.to(query.dtype),
             grads=grads,
             sums=sums,
         )
+    elif delta is not None:
+        delta.zero_()
+    if needs[GRADED.index("bias")]:
+        grads["bias"] = grads["bias"].to(call.bias.dtype)  # type: ignore[union-attr]
     if sums is not None:
         grads["vectors"] = sums * call.scale
     if needs[GRADED.index("constant")]:
         share = torch.exp(call.constant - lse) * -delta  # type: ignore[operator]
         grads["constant"] = share.sum_to_size(call.constant.shape)  # type: ignore[union-attr]
-    return tuple(grads.values())
+    return tuple(grads.values()), wild
 
 
-def _tame(call: Dense) -> bool:
-    biases = () if call.bias is None else (call.bias,)
-    tensors = [call.query, call.key, call.value]
-    if call.score:
-        reduced = call.reduced()
-        tensors += [reduced.query, reduced.key]
-    return finite.all_modest(*tensors) and finite.all_finite(*biases)
+def _unwatched(call: Dense) -> bool:
+    """Whether there is anything wild that the loops do not see.
+
+    Those of dot products look at all that they read. Those of additive scores do not, and what a
+    reduced score makes of an input may be tame where the input is not.
+    """
+    if call.vectors is not None:
+        biases = () if call.bias is None else (call.bias,)
+        tensors = (call.query, call.key, call.value)
+        return not (finite.all_modest(*tensors) and finite.all_finite(*biases))
+    return bool(call.score) and not finite.all_modest(call.query, call.key)
 
 
 def _tamed(call: Dense) -> Dense:

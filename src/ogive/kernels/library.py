@@ -45,8 +45,13 @@ def _backward(
 def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
     call = Dense(*inputs)
     rows = call.query.shape[:3]
-    lse = call.query.new_empty(rows if call.curve in dense.SHARING else (0,))
+    sharing = rows if call.curve in dense.SHARING else (0,)
+    lse = call.query.new_empty(sharing, dtype=dense.wide_dtype(call))
     return call.query.new_empty((*rows, call.value.shape[-1])), lse
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return tensor.new_empty(tensor.shape)
 
 
 def _backward_shapes(
@@ -55,10 +60,11 @@ def _backward_shapes(
     call = Dense(*inputs)
     also = {n for n in ("vectors", "parameter") if getattr(call, n) is not None}
     always = {"query", "key", "value"} | also
-    return tuple(
-        call.query.new_empty(getattr(call, name).shape if need or name in always else (0,))
-        for name, need in zip(dense.GRADED, needs, strict=True)
-    )
+    made = []
+    for name, need in zip(dense.GRADED, needs, strict=True):
+        wanted = need or name in always
+        made.append(_like(getattr(call, name)) if wanted else call.query.new_empty(0))
+    return tuple(made)
 
 
 _LIBRARY.impl("dense", _forward, "CPU")
@@ -73,7 +79,8 @@ class DenseFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         """The output (b, h, i, v)."""
-        out, lse = torch.ops.ogive.dense(*inputs)
+        run = _forward if direct(*inputs[:_TENSORS]) else torch.ops.ogive.dense
+        out, lse = run(*inputs)
         ctx.save_for_backward(*inputs[:_TENSORS], out, lse)
         ctx.numbers = inputs[_TENSORS:]
         return out
@@ -88,12 +95,46 @@ class DenseFunction(torch.autograd.Function):
                 again = dense.definition(Dense(*tensors, *ctx.numbers))
             grads = graphed(again, tensors, needs, grad_out)
         else:
-            op = torch.ops.ogive.dense_backward
-            grads = op(grad_out, out, lse, needs, *tensors, *ctx.numbers)
+            run = _backward if direct(grad_out, *tensors) else torch.ops.ogive.dense_backward
+            grads = run(grad_out, out, lse, needs, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - _GRADED))
 
 
+def direct(*tensors: Tensor | None) -> bool:
+    """Whether the kernels may be called without torch's dispatcher: plain tensors, nothing traced.
+
+    The dispatcher costs more than a small call computes. Tensors of other classes, modes that
+    watch operators, torch.compile and lazily negated tensors need it.
+    """
+    if torch.compiler.is_compiling() or _watched():
+        return False
+    return all(t is None or (type(t) in _PLAIN and not t.is_neg()) for t in tensors)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _watched() -> bool:
+    """Whether anything wants to see operators: modes, the profiler, torch.jit.trace."""
+    # Private names, as in `finite.transforming`: where one is gone, the dispatcher is used.
+    try:
+        return bool(
+            torch._C._len_torch_dispatch_stack()
+            or torch._C._is_torch_function_mode_enabled()
+            or torch._C._autograd._profiler_enabled()  # type: ignore[attr-defined]
+            or torch._C._is_tracing()
+        )
+    except AttributeError:
+        return True
+
+
 def apply(call: Dense) -> Tensor:
     """The output of the dense operation, differentiable."""
-    return DenseFunction.apply(*vars(call).values())  # type: ignore[return-value]
+    inputs = tuple(vars(call).values())
+    tensors = inputs[:_TENSORS]
+    if direct(*tensors) and not (
+        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    ):
+        return dense.forward(call)[0]
+    return DenseFunction.apply(*inputs)  # type: ignore[return-value]

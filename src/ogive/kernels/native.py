@@ -78,7 +78,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
         return linear.linear(call)
     with torch.autocast(call.query.device.type, enabled=False):
         dtype = torch.promote_types(call.query.dtype, torch.float32)
-        query, key, value = (t.to(dtype) for t in (call.query, call.key, call.value))
+        query, key, value, bias = call.query, call.key, call.value, call.bias
         score, cap = split_softcap(call.score)
         factor = cast(Score, score).resolve_scale(query.shape[-1], call.scale)
         act, act_constant, vectors = "", 0.0, None
@@ -87,6 +87,10 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
             vectors = score.weight.to(dtype)
         if isinstance(score, scores.Cosine) and not score.learned:
             factor *= score.gain
+        if vectors is not None or type(score) in _REDUCED:
+            query, key, value = (t.to(dtype) for t in (query, key, value))
+        if bias is not None and (vectors is not None or bias.dtype not in _readable(dtype)):
+            bias = bias.to(dtype)
         left, right = call.visibility.sides
         out = apply(
             Dense(
@@ -94,7 +98,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 key,
                 value,
                 constant=_constant(call, dtype),
-                bias=None if call.bias is None else _four_axes(call.bias.to(dtype)),
+                bias=_four_axes(bias),
                 vectors=vectors,
                 parameter=_parameter(score, dtype),
                 keep=_four_axes(call.visibility.mask),
@@ -137,6 +141,11 @@ def _curve(weight: Weight) -> str | None:
         return "linear" if weight.normalise else "identity"
     named: dict[type, str] = {**_PER_LENGTH, **_SHARING, **_ONE_EACH}
     return named.get(type(weight))
+
+
+def _readable(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    """What the loops of dot products read where they compute with `dtype`."""
+    return (dtype, torch.bfloat16, torch.float16) if dtype == torch.float32 else (dtype,)
 
 
 def _four_axes(pairs: Tensor | None) -> Tensor | None:

@@ -1,14 +1,16 @@
-// The Python module: names, numbers and addresses in, nothing of torch.
+// The Python module: names, numbers and tensors in, nothing of torch linked.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "edge_binding.h"
+#include "exchange.h"
 #include "table.h"
 
 namespace nb = nanobind;
@@ -47,38 +49,91 @@ const Entry& find(const std::string& isa, std::string_view name) {
   throw std::invalid_argument("no compiled weight function " + std::string(name));
 }
 
-constexpr int kViews = 17;
-constexpr int kNumbers = 12;
+constexpr int kViews = 17, kSizes = 12, kReals = 4;
 
-Problem read(const std::vector<int64_t>& n, const std::vector<double>& reals) {
-  if (n.size() != kNumbers + 5 * kViews) throw std::invalid_argument("wrong number of numbers");
-  Problem p;
-  int64_t* sizes[] = {&p.batch, &p.heads, &p.shared,      &p.queries, &p.keys,
-                      &p.width, &p.value_width, &p.left, &p.right,   &p.threads, &p.act, &p.seed};
-  for (int i = 0; i < kNumbers; ++i) *sizes[i] = n[i];
-  if (reals.size() != 4) throw std::invalid_argument("wrong number of reals");
-  p.scale = reals[0];
-  p.cap = reals[1];
-  p.act_constant = reals[2];
-  p.dropout = reals[3];
-  View* all[kViews] = {&p.query,    &p.key, &p.value, &p.out,      &p.mask,
-                           &p.bias,     &p.offset, &p.constant, &p.lse, &p.delta,
-                           &p.grad_out, &p.vectors, &p.grad_query, &p.grad_key, &p.grad_value,
-                           &p.grad_bias, &p.grad_vectors};
-  for (int v = 0; v < kViews; ++v) {
-    const int64_t* from = n.data() + kNumbers + 5 * v;
-    all[v]->data = reinterpret_cast<void*>(from[0]);
-    for (int axis = 0; axis < 4; ++axis) all[v]->stride[axis] = from[1 + axis];
-  }
-  return p;
+void read_sizes(nb::tuple numbers, Problem& p) {
+  if (numbers.size() != kSizes) throw std::invalid_argument("wrong number of numbers");
+  int64_t* sizes[kSizes] = {&p.batch, &p.heads, &p.shared, &p.queries, &p.keys, &p.width,
+                            &p.value_width, &p.left, &p.right, &p.threads, &p.act, &p.seed};
+  for (int i = 0; i < kSizes; ++i) *sizes[i] = nb::cast<int64_t>(numbers[i]);
 }
 
-void run(const std::string& isa, const std::string& name, bool wide, bool back,
-         const std::vector<int64_t>& numbers, const std::vector<double>& reals) {
+void read_reals(nb::tuple reals, Problem& p) {
+  if (reals.size() != kReals) throw std::invalid_argument("wrong number of reals");
+  double* all[kReals] = {&p.scale, &p.cap, &p.act_constant, &p.dropout};
+  for (int i = 0; i < kReals; ++i) *all[i] = nb::cast<double>(reals[i]);
+}
+
+void read_views(nb::tuple tensors, Problem& p) {
+  if (tensors.size() != kViews) throw std::invalid_argument("wrong number of tensors");
+  View* all[kViews] = {&p.query, &p.key, &p.value, &p.out, &p.mask, &p.bias, &p.offset,
+                       &p.constant, &p.lse, &p.delta, &p.grad_out, &p.vectors, &p.grad_query,
+                       &p.grad_key, &p.grad_value, &p.grad_bias, &p.grad_vectors};
+  for (int v = 0; v < kViews; ++v) *all[v] = view_of(tensors[v]);
+}
+
+// A second thread is worth its waking from about a tenth of a millisecond of work on.
+void limit_threads(Problem& p) {
+  const double pairs = double(p.batch) * p.heads * p.queries * p.keys;
+  const double worth = 1 + pairs * (p.width + p.value_width) * (p.act ? 16 : 1) / (1 << 21);
+  if (worth < double(p.threads)) p.threads = int64_t(worth);
+}
+
+// Runs the loops; whether a number was read that is not finite, or whose products may overflow.
+bool run(const std::string& isa, const std::string& name, bool wide, bool back, nb::tuple tensors,
+         nb::tuple sizes, nb::tuple reals) {
   const Entry& entry = find(isa, name);
-  const Problem problem = read(numbers, reals);
+  Problem problem;
+  read_sizes(sizes, problem);
+  read_reals(reals, problem);
+  read_views(tensors, problem);
+  limit_threads(problem);
+  bool wild = false;
+  problem.wild = &wild;
   nb::gil_scoped_release release;
   (back ? entry.backward : entry.forward)[wide](problem);
+  return wild;
+}
+
+// Whether four tensors are queries, keys, values and outputs of whole heads, with nothing unusual.
+bool plain(const Seen& query, const Seen& key, const Seen& value, const Seen& out, bool causal) {
+  for (const Seen* one : {&query, &key, &value, &out}) {
+    if (one->axes != 4 || !one->real || !one->on_cpu || one->bits != query.bits ||
+        one->view.kind != query.view.kind)
+      return false;
+    for (int64_t size : one->size)
+      if (!size) return false;
+  }
+  for (int axis : {0, 1, 3})
+    if (key.size[axis] != query.size[axis]) return false;
+  for (int axis : {0, 1, 2})
+    if (key.size[axis] != value.size[axis] || query.size[axis] != out.size[axis]) return false;
+  return value.size[3] == out.size[3] && (!causal || query.size[2] == key.size[2]);
+}
+
+// Attention without masks, gradients or anything else but causality, in one call. False where the
+// tensors are unusual in any way, or hold what is wild: Python then takes the long way.
+bool attend(const std::string& isa, const std::string& name, nb::handle query, nb::handle key,
+            nb::handle value, nb::handle constant, nb::handle out, bool causal, double scale,
+            int64_t threads) {
+  Seen q, k, v, o;
+  if (!look(query, q) || !look(key, k) || !look(value, v) || !look(out, o)) return false;
+  if (!plain(q, k, v, o, causal)) return false;
+  Problem p{};
+  p.batch = q.size[0], p.heads = p.shared = q.size[1], p.queries = q.size[2], p.keys = k.size[2];
+  p.width = q.size[3], p.value_width = v.size[3];
+  p.left = -1, p.right = causal ? 0 : -1;
+  p.scale = scale ? scale : 1 / std::sqrt(double(p.width));
+  p.threads = threads;
+  p.query = q.view, p.key = k.view, p.value = v.view, p.out = o.view;
+  p.constant = view_of(constant);
+  limit_threads(p);
+  bool wild = false;
+  p.wild = &wild;
+  const Entry& entry = find(isa, name);
+  nb::gil_scoped_release release;
+  entry.forward[q.bits == 64](p);
+  return !wild;
 }
 
 double multiply_adds(const std::string& isa, int64_t steps, int64_t threads) {
@@ -103,6 +158,9 @@ std::vector<std::string> names() {
 
 NB_MODULE(_native, m) {
   m.def("run", &ogive::run);
+  m.def("use_exchange", &ogive::use_exchange);
+  m.def("attend", &ogive::attend, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("multiply_adds", &ogive::multiply_adds);
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);

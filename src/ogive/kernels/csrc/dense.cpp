@@ -2,6 +2,7 @@
 #include "additive_backward.h"
 #include "additive_forward.h"
 #include "backward.h"
+#include "delta.h"
 #include "forward.h"
 #include "table.h"
 
@@ -20,6 +21,7 @@ void forward(const Problem& p) {
 }
 template <class T, class Slope>
 void backward(const Problem& p) {
+  here::fill_delta<T>(p);
   p.act ? here::additive_backward<T, Slope>(p) : here::backward<T, Slope>(p);
 }
 
