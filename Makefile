@@ -9,7 +9,7 @@ ARGS  ?=
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench docs lint format clean
+.PHONY: help setup demo test test-all bench mutants sanitize docs lint format clean
 
 help:            ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ bench: setup     ## every script in benchmarks/
 	if [ $${#scripts[@]} = 0 ]; then echo "benchmarks/ holds no script"; exit 1; fi; \
 	for script in "$${scripts[@]}"; do [ $$script = benchmarks/harness.py ] && continue; \
 	echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+mutants: setup   ## kernels with one bug each: the tests must kill them
+	$(BIN)/python tests/mutants/run.py $(ARGS)
+
+sanitize: setup  ## the kernels under address and undefined-behaviour sanitizers
+	scripts/sanitize.sh $(ARGS)
 
 docs: setup      ## the site, into docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html

@@ -1,0 +1,95 @@
+"""The compiled kernels alone, by the thousand: every fused combination under rule R1.
+
+T1's grid shares its cases among all implementations; here each case runs the kernels, some with
+dropout and some with rows longer than a tile.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from kernels import cases, oracle
+from kernels.cases import SCORES, WEIGHTS, Case, build_call, random_case
+from kernels.rule import violations
+from ogive.kernels import compiled
+from ogive.kernels.dropout import kept
+
+CASES = 20_000 if os.environ.get("OGIVE_TEST_ALL") == "1" else 2_000
+CHUNK = 100
+FIRST = 2_000_000
+LONG = (1, 47, 49, 96, 127, 129, 200, 257)
+"""Around the rows and columns of a tile."""
+
+pytestmark = pytest.mark.skipif(bool(compiled.missing), reason=str(compiled.missing))
+
+FUSED = [
+    (score, weight)
+    for score, weight in product(SCORES, WEIGHTS)
+    if "native" in cases.impls_of(Case(0, score, weight))
+]
+
+
+def native_case(seed: int) -> Case:
+    """A random case of a fused combination; combinations take turns, so that none is missed."""
+    score, weight = FUSED[seed % len(FUSED)]
+    case = random_case(seed, score=score, weight=weight)
+    light = weight in (*oracle.ELEMENTWISE, "softmax", "sink")
+    if seed % 7 or score not in ("dot", "dot,softcap(2)") or not light:
+        return case
+    pick = random.Random(seed)
+    queries = pick.choice(LONG)
+    keys = queries if case.causal == "square" or case.window else pick.choice(LONG)
+    return replace(case, queries=queries, keys=keys, batch=1, heads=case.group, size=0.3)
+
+
+def broken_with_dropout(case: Case, p: float) -> list[str]:
+    """R1 against the oracle, told which weights stay; a weight that stays grew by 1 / (1 − p)."""
+    call = build_call(case)
+    call.options["dropout_p"] = p
+    shape = torch.Size((case.batch, case.heads, case.queries, case.keys))
+    torch.manual_seed(case.seed)
+    stay = kept(torch.randint(2**62, ()), shape, p)
+    torch.manual_seed(case.seed)
+    found = cases.ours(call, "native")
+    oracles = []
+    for dtype in (torch.float32, torch.float64):
+        call.extra = {"dropped": stay.to(dtype) / (1 - p)}
+        oracles.append(cases.theirs(call, dtype))
+    nat = {name: size / (1 - p) ** 2 for name, size in cases.naturals(call).items()}
+    return [f"{case}, dropout {p}: {x}" for x in violations(found, *oracles, nat, torch.float32)]
+
+
+def broken(seed: int) -> list[str]:
+    case = native_case(seed)
+    if seed % 5 == 0:
+        case = replace(case, dtype=torch.float32)
+        return broken_with_dropout(case, (0.1, 0.5, 0.9)[seed % 3])
+    return cases.broken_by(build_call(case), ("native",))
+
+
+@pytest.mark.parametrize("first", range(FIRST, FIRST + CASES, CHUNK))
+def test_every_fused_combination_keeps_the_rule(first, count, nan_memory):
+    lines = [line for seed in range(first, first + CHUNK) for line in broken(seed)]
+    assert not lines, "\n".join(lines)
+    count("native", CHUNK)
+
+
+def test_the_sample_tries_every_combination_with_everything():
+    """Each score × weight with each kind of mask, causality and dtype; dropout and long rows."""
+    drawn = [native_case(seed) for seed in range(FIRST, FIRST + 2_000)]
+    assert {(c.score, c.weight) for c in drawn} == set(FUSED)
+    for axis in ("causal", "mask", "dtype", "group", "window"):
+        of_score = {(c.score, getattr(c, axis)) for c in drawn}
+        of_weight = {(c.weight, getattr(c, axis)) for c in drawn}
+        values = {getattr(c, axis) for c in drawn}
+        assert of_score == set(product({s for s, _ in FUSED}, values)), axis
+        assert of_weight == set(product({w for _, w in FUSED}, values)), axis
+    kinds = Counter((c.queries > 96, seed % 5 == 0) for seed, c in enumerate(drawn))
+    assert all(kinds[long, dropped] > 3 for long in (True, False) for dropped in (True, False))

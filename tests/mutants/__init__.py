@@ -1,0 +1,1 @@
+"""Kernels with one bug each, and what kills them: `make mutants`."""
