@@ -11,7 +11,11 @@ from pathlib import Path
 
 HOME = Path("src/ogive/kernels")
 TORTURE = ("tests/kernels/test_native_torture.py", "-k", "keeps_the_rule and (2000000 or 2000100)")
-SPECIALS = ("tests/kernels/test_t04_specials.py",)
+SPECIALS = (
+    "tests/kernels/test_t04_specials.py",
+    "-k",
+    "hidden_values and dot and (softmax or tanh)",
+)
 
 
 @dataclass(frozen=True)
