@@ -31,11 +31,12 @@ test: setup      ## the tests, large grids sampled
 test-all: setup  ## the tests, every case of every grid
 	$(ONE_THREAD) OGIVE_TEST_ALL=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-bench: setup     ## every script in benchmarks/
+bench: setup     ## every script in benchmarks/; writes benchmarks/results/ and the roofline
 	@shopt -s nullglob; scripts=(benchmarks/*.py); \
 	if [ $${#scripts[@]} = 0 ]; then echo "benchmarks/ holds no script"; exit 1; fi; \
 	for script in "$${scripts[@]}"; do [ $$script = benchmarks/harness.py ] && continue; \
 	echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+	$(BIN)/python docs/draw_roofline.py
 
 mutants: setup   ## kernels with one bug each: the tests must kill them
 	$(BIN)/python tests/mutants/run.py $(ARGS)
@@ -52,6 +53,7 @@ lint: setup      ## ruff, pyright, and drawings that match their scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python docs/draw_sites.py --check
+	$(BIN)/python docs/draw_roofline.py --check
 
 format: setup    ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

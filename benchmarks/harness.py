@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +196,19 @@ def machine_line() -> str:
     )
 
 
+def copy_rate() -> float:
+    """Bytes read and written per second on one thread, of arrays that no cache holds."""
+    torch.set_num_threads(1)
+    source = torch.ones(2**26)
+    target = torch.empty_like(source)
+    best = 0.0
+    for _ in range(5):
+        start = time.process_time()
+        target.copy_(source)
+        best = max(best, 2 * 4 * source.numel() / (time.process_time() - start))
+    return best
+
+
 class _Printer:
     """Rows as they come; a new head where the labels change."""
 
@@ -285,10 +299,14 @@ def main(
 
 def save(target: Path, rows: list[dict[str, Any]]) -> None:
     """Rows with the machine that made them, written beside the target and moved there."""
-    kept = {
+    kept: dict[str, Any] = {
         "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
         "date": datetime.date.today().isoformat(),
-        "machine": {**environment(), "instruction_set": compiled.instruction_set},
+        "machine": {
+            **environment(),
+            "instruction_set": compiled.instruction_set,
+            "copy_gb_per_s": round(copy_rate() / 1e9, 1),
+        },
         "rows": rows,
     }
     target.parent.mkdir(parents=True, exist_ok=True)

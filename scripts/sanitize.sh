@@ -42,6 +42,8 @@ runtime=asan
 [[ $sanitizers == *thread* ]] && runtime=tsan
 library=$("${CXX:-c++}" -print-file-name=lib$runtime.so)
 export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1
+# Fresh memory holds NaN (every byte 0xff), so that what is read before it is written shows.
+ASAN_OPTIONS+=:max_malloc_fill_size=1073741824:malloc_fill_byte=255
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export OMP_NUM_THREADS=1 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 echo "== the tests"

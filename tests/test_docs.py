@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import subprocess
 import sys
@@ -55,3 +56,35 @@ def test_nothing_comes_from_a_network(site):
     for page in site.glob("*.html"):
         for load in ('src="http', "@import", 'rel="stylesheet" href="http'):
             assert load not in page.read_text(), f"{page.name} loads {load}"
+
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+def measured() -> list[tuple[str, dict]]:
+    """Every row that a benchmark wrote, with the name of its file."""
+    files = [(path.stem, json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
+    return [(name, row) for name, kept in files for row in kept.get("rows", [])]
+
+
+def test_measured_tables_are_the_results(site):
+    """Each file of results that the page shows, with each of its numbers."""
+    page = html.unescape((site / "kernels.html").read_text())
+    shown = re.findall(r"\{measured\} (\w+)", (DOCS / "kernels.md").read_text())
+    assert "attention" in {name for name, _ in measured()}
+    for name, row in measured():
+        if name in shown:
+            number = row["ratio"][1] if "ratio" in row else row["mib"]
+            told = {f"{number:.2f}", f"{number:.0f}"} if number is not None else {"does not fit"}
+            told |= {f"{row['ms'][1]:.3g}"} if "ms" in row else set()
+            assert any(f">{text}" in page for text in told), f"{name}: {row}"
+
+
+def test_the_roofline_is_drawn_from_the_results():
+    ran = subprocess.run(
+        [sys.executable, DOCS / "draw_roofline.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -41,7 +41,7 @@ def native_case(seed: int) -> Case:
     score, weight = FUSED[seed % len(FUSED)]
     case = random_case(seed, score=score, weight=weight)
     light = weight in (*oracle.ELEMENTWISE, "softmax", "sink")
-    if seed % 7 or score not in ("dot", "dot,softcap(2)") or not light:
+    if seed % 7 or not light:
         return case
     pick = random.Random(seed)
     queries = pick.choice(LONG)

@@ -42,7 +42,10 @@ try:
     instruction_set = _native.supported()[-1]
     binding = _bind(_native)
 except ImportError as error:
-    missing = f"this installation has no compiled kernels ({error})"
+    missing = (
+        f"this installation has no compiled kernels ({error}); "
+        "installing Ogive where there is a C++20 compiler makes them"
+    )
 
 
 def supported() -> list[str]:

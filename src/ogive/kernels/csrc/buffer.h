@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <new>
 
@@ -15,9 +14,6 @@ class Buffer {
     if (n > size_) {
       data_.reset(static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})));
       size_ = n;
-#ifdef OGIVE_POISON  // what is read before it is written shows: every byte 0xff is a NaN
-      std::memset(static_cast<void*>(data_.get()), 0xff, n * sizeof(T));
-#endif
     }
     return data_.get();
   }
