@@ -168,7 +168,8 @@ def gelu(s: Tensor) -> Tensor:
 
 
 def softplus(s: Tensor) -> Tensor:
-    return s.clamp_min(0) + torch.log1p(torch.exp(-s.abs()))
+    size = s.abs()  # (s + |s|) / 2 and not max(s, 0), whose slope at 0 is not a half
+    return (s + size) / 2 + torch.log1p(torch.exp(-size))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ SPECIALS = (
     "-k",
     "hidden_values and dot and (softmax or tanh)",
 )
+LINEAR = ("tests/kernels/test_linear.py",)
+EDGES = ("tests/kernels/test_edges_native.py",)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ MUTANTS = [
         "too few terms of log1p",
         "csrc/simd.h",
         "constexpr int terms = sizeof(T) == 4 ? 8 : 17;",
-        "constexpr int terms = sizeof(T) == 4 ? 4 : 17;",
+        "constexpr int terms = sizeof(T) == 4 ? 3 : 17;",
     ),
     # --- shares of a row ---
     Mutant("no delta", "csrc/rows.h", "g = w * (g - delta);", "g = w * g;"),
@@ -265,10 +267,38 @@ MUTANTS = [
     ),
     # --- additive scores ---
     Mutant(
-        "leaky relu has slope 1 everywhere",
-        "csrc/additive.h",
-        "s > T(0) ? splat<T>(1) : c};",
-        "splat<T>(1)};",
+        "leaky relu's slope above zero is too large by its slope below",
+        "csrc/additive_ramp.h",
+        "const T w = (1 - leak) * t.vectors[d];",
+        "const T w = t.vectors[d];",
+    ),
+    Mutant(
+        "the slope of tanh by exponentials is half",
+        "csrc/additive_ratio.h",
+        "static constexpr int factor = 2, slope = 4;",
+        "static constexpr int factor = 2, slope = 2;",
+    ),
+    # --- linear attention and edges ---
+    Mutant(
+        "keys within a chunk are not kept for later queries",
+        "csrc/linear_forward.h",
+        "if (at.high > at.low) state.add(keys, values, keys, nullptr);",
+        "if (at.high < at.low) state.add(keys, values, keys, nullptr);",
+        LINEAR,
+    ),
+    Mutant(
+        "no delta, over edges",
+        "csrc/edge_weigh.h",
+        "absolute<T>(w) * (load<T>(g + k) - signed_delta));",
+        "absolute<T>(w) * load<T>(g + k));",
+        EDGES,
+    ),
+    Mutant(
+        "the last edge of a source is missing from its gradients",
+        "csrc/edge_backward.h",
+        "const int64_t count = std::min(kGathered, p.source_start[j + 1] - e);",
+        "const int64_t count = std::min(kGathered, p.source_start[j + 1] - e - 1);",
+        EDGES,
     ),
     # --- NaN ---
     Mutant(
