@@ -299,8 +299,12 @@ def main(
 
 def save(target: Path, rows: list[dict[str, Any]]) -> None:
     """Rows with the machine that made them, written beside the target and moved there."""
+    words = list(sys.argv[1:])
+    if "--output" in words:  # where it was written is nobody's business
+        at = words.index("--output")
+        del words[at : at + 2]
     kept: dict[str, Any] = {
-        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
+        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(words)}".strip(),
         "date": datetime.date.today().isoformat(),
         "machine": {
             **environment(),

@@ -92,8 +92,9 @@ def told(kept: dict[str, Any]) -> str:
     machine = kept["machine"]
     return (
         f"{kept['command']}, {kept['date']}: {machine['processor']}, Ogive "
-        f"{machine['instruction_set']}, torch {machine['torch']} {machine['vectors']}."
-    )
+        f"{machine['instruction_set']}, torch {machine['torch']} {machine['vectors']}. "
+        f"{kept.get('note', '')}"
+    ).strip()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
