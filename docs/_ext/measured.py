@@ -32,6 +32,8 @@ def pivot(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         if "mib" in row:
             fits = row["mib"] is not None
             line[f"{row['contender']}, MiB"] = f"{row['mib']:.0f}" if fits else "does not fit"
+        elif "ratio" not in row:
+            continue  # a plain table: every column says of what
         elif row["ratio"] == [1.0, 1.0, 1.0]:
             share = "" if row["share"] is None else f" ({100 * row['share']:.0f} % of peak)"
             line[f"{row['contender']}, ms"] = f"{row['ms'][1]:.3g}{share}"

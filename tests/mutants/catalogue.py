@@ -265,19 +265,6 @@ MUTANTS = [
         "if (stay) g *= load<T>(stay + k);",
         "",
     ),
-    # --- additive scores ---
-    Mutant(
-        "leaky relu's slope above zero is too large by its slope below",
-        "csrc/additive_ramp.h",
-        "const T w = (1 - leak) * t.vectors[d];",
-        "const T w = t.vectors[d];",
-    ),
-    Mutant(
-        "the slope of tanh by exponentials is half",
-        "csrc/additive_ratio.h",
-        "static constexpr int factor = 2, slope = 4;",
-        "static constexpr int factor = 2, slope = 2;",
-    ),
     # --- linear attention and edges ---
     Mutant(
         "keys within a chunk are not kept for later queries",
