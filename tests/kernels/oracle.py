@@ -168,8 +168,9 @@ def gelu(s: Tensor) -> Tensor:
 
 
 def softplus(s: Tensor) -> Tensor:
-    size = s.abs()  # (s + |s|) / 2 and not max(s, 0), whose slope at 0 is not a half
-    return (s + size) / 2 + torch.log1p(torch.exp(-size))
+    # max(s, 0) twice: torch's slopes at 0 are 1 and 0, and softplus has a half there.
+    ramp = (s.clamp_min(0) + s.relu()) / 2
+    return ramp + torch.log1p(torch.exp(-s.abs()))
 
 
 @dataclass(frozen=True)
