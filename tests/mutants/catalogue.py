@@ -78,9 +78,12 @@ MUTANTS = [
     Mutant("exp is wrong by 1e-5", "csrc/simd.h", "{0.4999999403953552, ", "{0.4999, "),
     Mutant(
         "delta in bfloat16",
-        "dense.py",
-        "delta = (grad_out * out).sum(-1) if shares",
-        "delta = (grad_out * out).sum(-1).bfloat16().to(query.dtype) if shares",
+        "csrc/delta.h",
+        "return sum<T>(sums);",
+        _row(
+            "const auto bits = __builtin_bit_cast(uint32_t, float(sum<T>(sums)));",
+            "  return T(__builtin_bit_cast(float, bits & 0xffff0000u));",
+        ),
     ),
     Mutant(
         "too few terms of log1p",
@@ -212,9 +215,9 @@ MUTANTS = [
     ),
     Mutant(
         "strides of batch and head are swapped",
-        "compiled.py",
-        "return [tensor.data_ptr(), *strides, ",
-        "return [tensor.data_ptr(), *strides[:2][::-1], *strides[2:], ",
+        "csrc/exchange.cpp",
+        "? 0 : tensor.strides[axis];",
+        "? 0 : tensor.strides[tensor.axes == 4 && axis < 2 ? 1 - axis : axis];",
     ),
     Mutant(
         "gradients of key and value are swapped",
@@ -232,8 +235,8 @@ MUTANTS = [
     Mutant(
         "the bias's gradient is added to what memory held",
         "dense.py",
-        'grads["bias"] = torch.zeros_like(call.bias)',
-        'grads["bias"] = torch.empty_like(call.bias)',
+        'grads["bias"] = torch.zeros_like(call.bias, ',
+        'grads["bias"] = torch.empty_like(call.bias, ',
     ),
     Mutant(
         "the softcap's slope is forgotten",
@@ -291,8 +294,8 @@ MUTANTS = [
     Mutant(
         "nobody looks for NaN",
         "dense.py",
-        "return finite.all_modest(",
-        "return True or finite.all_modest(",
+        _row("    if not (wild or _unwatched(call)):", "        return out, lse"),
+        "    return out, lse",
         SPECIALS,
     ),
 ]
