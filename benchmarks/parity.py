@@ -172,10 +172,62 @@ def x_transformers_layer(dtype: torch.dtype) -> Iterator[tuple[str, str, Pair]]:
         )
 
 
+def graph_layers(dtype: torch.dtype) -> Iterator[tuple[str, str, Pair]]:
+    """The attention layers of PyTorch Geometric."""
+    from torch_geometric import nn as pyg
+
+    from ogive.integrations import graph_tables
+    from ogive.integrations.torch_geometric import from_pyg
+
+    x = drawn(200, WIDTH, dtype=dtype, seed=1)
+    edges = torch.randint(200, (2, 1500), generator=torch.Generator().manual_seed(3))
+    for kind, bridge in {
+        "GATConv": graph_tables.PYG_GAT,
+        "GATv2Conv": graph_tables.PYG_GATV2,
+        "TransformerConv": graph_tables.PYG_TRANSFORMER,
+    }.items():
+        theirs = shaken(getattr(pyg, kind)(WIDTH, 16, heads=HEADS), dtype)
+        layer = from_pyg(theirs)
+        yield (
+            f"torch_geometric.nn.{kind}",
+            "200 nodes, 1,500 edges",
+            Pair(
+                lambda x, m=theirs: m(x, edges),
+                lambda x, m=layer: m(x, edges),
+                [x],
+                dict(theirs.named_parameters()),
+                dict(layer.named_parameters()),
+                lambda grads, b=bridge: b.read(grads, Heads(HEADS, HEADS)),
+            ),
+        )
+
+
+def complete_graph(dtype: torch.dtype) -> Iterator[tuple[str, str, Pair]]:
+    """Ogive's own two forms: attention of all pairs, and over the edges of a complete graph."""
+    x = drawn(1, 24, WIDTH, dtype=dtype, seed=1)
+    edges = torch.cartesian_prod(torch.arange(24), torch.arange(24)).T
+    for sites in ("score=gatv2", "score=gat weight=sigmoid(bias=-log_n)", "weight=tanh"):
+        dense = shaken(ogive.Attention(WIDTH, HEADS, sites=sites), dtype)
+        graph = ogive.GraphAttention(WIDTH, HEADS, sites=sites).to(dtype).eval()
+        graph.load_state_dict(dense.state_dict())
+        yield (
+            "ogive.Attention → ogive.GraphAttention, complete graph",
+            sites,
+            Pair(
+                lambda x, m=dense: m(x)[0],
+                lambda x, m=graph: m(x[0], edges),
+                [x],
+                dict(dense.named_parameters()),
+                dict(graph.named_parameters()),
+            ),
+        )
+
+
 PEERS = {
-    "torch": (operations, torch_layer),
+    "torch": (operations, torch_layer, complete_graph),
     "x_transformers": (x_transformers_layer,),
     "entmax": (entmax_package,),
+    "torch_geometric": (graph_layers,),
 }
 """Package → what is compared where it is installed."""
 

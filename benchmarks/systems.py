@@ -48,6 +48,8 @@ SYSTEMS = [
         {"family": "translator"},
     ),
     System("recurrent seq2seq, additive attention", "spelling", "score=additive(tanh)"),
+    System("graph network, GATv2's score", "routes", "score=gatv2"),
+    System("graph network, GAT's score", "routes", "score=gat"),
     System("vision transformer", "digits", ""),
     System("decoder", "text", ""),
     System("decoder, tanh for softmax", "text", "weight=tanh"),
