@@ -172,62 +172,69 @@ def x_transformers_layer(dtype: torch.dtype) -> Iterator[tuple[str, str, Pair]]:
         )
 
 
+def complete_graphs(dtype: torch.dtype) -> Iterator[tuple[str, str, Pair]]:
+    """Our dense layer, and the same parameters over the edges of a complete graph."""
+    x = drawn(20, WIDTH, dtype=dtype, seed=1)
+    edge_index = torch.cartesian_prod(torch.arange(20), torch.arange(20)).T
+    for score in ("dot", "gat", "gatv2", "additive(tanh)"):
+        sites = f"score={score} mixed=elu"
+        dense = shaken(ogive.Attention(WIDTH, HEADS, sites=sites), dtype)
+        edges = ogive.GraphAttention(WIDTH, HEADS, out_width=WIDTH, sites=sites).to(dtype).eval()
+        edges.load_state_dict(dense.state_dict())
+        yield (
+            "ogive.Attention → ogive.GraphAttention, complete graph",
+            score,
+            Pair(
+                lambda x, m=dense: m(x[None])[0],
+                lambda x, m=edges: m(x, edge_index),
+                [x],
+                dict(dense.named_parameters()),
+                dict(edges.named_parameters()),
+            ),
+        )
+
+
 def graph_layers(dtype: torch.dtype) -> Iterator[tuple[str, str, Pair]]:
-    """The attention layers of PyTorch Geometric."""
-    from torch_geometric import nn as pyg
+    """The attention layers of PyTorch Geometric, with features of edges where it says so."""
+    from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 
     from ogive.integrations import graph_tables
     from ogive.integrations.torch_geometric import from_pyg
 
-    x = drawn(200, WIDTH, dtype=dtype, seed=1)
-    edges = torch.randint(200, (2, 1500), generator=torch.Generator().manual_seed(3))
-    for kind, bridge in {
-        "GATConv": graph_tables.PYG_GAT,
-        "GATv2Conv": graph_tables.PYG_GATV2,
-        "TransformerConv": graph_tables.PYG_TRANSFORMER,
-    }.items():
-        theirs = shaken(getattr(pyg, kind)(WIDTH, 16, heads=HEADS), dtype)
-        layer = from_pyg(theirs)
-        yield (
-            f"torch_geometric.nn.{kind}",
-            "200 nodes, 1,500 edges",
-            Pair(
-                lambda x, m=theirs: m(x, edges),
-                lambda x, m=layer: m(x, edges),
-                [x],
-                dict(theirs.named_parameters()),
-                dict(layer.named_parameters()),
-                lambda grads, b=bridge: b.read(grads, Heads(HEADS, HEADS)),
-            ),
-        )
-
-
-def complete_graph(dtype: torch.dtype) -> Iterator[tuple[str, str, Pair]]:
-    """Ogive's own two forms: attention of all pairs, and over the edges of a complete graph."""
-    x = drawn(1, 24, WIDTH, dtype=dtype, seed=1)
-    edges = torch.cartesian_prod(torch.arange(24), torch.arange(24)).T
-    for sites in ("score=gatv2", "score=gat weight=sigmoid(bias=-log_n)", "weight=tanh"):
-        dense = shaken(ogive.Attention(WIDTH, HEADS, sites=sites), dtype)
-        graph = ogive.GraphAttention(WIDTH, HEADS, sites=sites).to(dtype).eval()
-        graph.load_state_dict(dense.state_dict())
-        yield (
-            "ogive.Attention → ogive.GraphAttention, complete graph",
-            sites,
-            Pair(
-                lambda x, m=dense: m(x)[0],
-                lambda x, m=graph: m(x[0], edges),
-                [x],
-                dict(dense.named_parameters()),
-                dict(graph.named_parameters()),
-            ),
-        )
+    draw = torch.Generator().manual_seed(9)
+    edge_index = torch.randint(30, (2, 150), generator=draw)
+    x = drawn(30, WIDTH, dtype=dtype, seed=1)
+    settings = {"self loops": {}, "mean of heads, features of edges": {"concat": False}}
+    for kind, bridge in (
+        (GATConv, graph_tables.PYG_GAT),
+        (GATv2Conv, graph_tables.PYG_GATV2),
+        (TransformerConv, graph_tables.PYG_TRANSFORMER),
+    ):
+        for setting, options in settings.items():
+            more = [drawn(150, 3, dtype=dtype, seed=2)] if options else []
+            width = {"edge_dim": 3} if options else {}
+            conv = kind(WIDTH, WIDTH // HEADS, heads=HEADS, **options, **width)
+            theirs = shaken(conv, dtype)
+            layer = from_pyg(theirs)
+            yield (
+                f"torch_geometric.nn.{kind.__name__}",
+                setting if kind is not TransformerConv else setting.replace("self loops", "plain"),
+                Pair(
+                    lambda x, *e, m=theirs: m(x, edge_index, *e),
+                    lambda x, *e, m=layer: m(x, edge_index, *e),
+                    [x, *more],
+                    dict(theirs.named_parameters()),
+                    dict(layer.named_parameters()),
+                    lambda grads, b=bridge: b.read(grads, Heads(HEADS, HEADS)),
+                ),
+            )
 
 
 PEERS = {
-    "torch": (operations, torch_layer, complete_graph),
+    "torch": (operations, torch_layer, complete_graphs),
+    "torch_geometric": (graph_layers,),
     "x_transformers": (x_transformers_layer,),
     "entmax": (entmax_package,),
-    "torch_geometric": (graph_layers,),
 }
 """Package → what is compared where it is installed."""
 

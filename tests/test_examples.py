@@ -18,6 +18,7 @@ RUNS = {
     "swap_one_layer.py": ((), "ogive.MultiheadAttention", True),
     "translation.py": ((), "Dienstag, 4. März 2025       2025-03-04", False),
     "huggingface_sigmoid.py": ((), "attends by ogive:weight=sigmoid(bias=-log_n)", False),
+    "pyg_score.py": ((), "the same weights in Ogive", False),
     "gated_gpt.py": (TORCHRUN, "held out, 2 processes:", False),
 }
 
