@@ -52,3 +52,12 @@ def test_lengths_beyond_a_tile(instructions, first, monkeypatch, count):
     assert grid
     assert not broken, "\n".join(broken)
     count("T2", len(grid))
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_members_of_a_group_add_their_sums(instructions, monkeypatch):
+    """Two heads of 65 queries: one sum of 130 terms was 1.09 times what the rule allows."""
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    case = random_case(60_504, score="cosine")
+    assert (case.group, case.queries) == (2, 65)
+    assert not broken_by(case)

@@ -25,16 +25,12 @@ struct Span {
 // How the left operand lies: entry (row, k) at a[row · ld + k], or transposed at a[k · ld + row].
 enum Lie { kRowMajor, kTransposed };
 
-// c[Rows][panel] = a[Rows][depth] · b[depth][panel], added to what c holds if Add.
+// c[Rows][panel] = a[Rows][depth] · b[depth][panel], added to what c holds if Add: at the end, since
+// a sum of sums rounds less than one long sum.
 template <class T, Lie L, bool Add, int Rows>
 void micro(int64_t depth, const T* a, int64_t lda, const T* b, T* c, int64_t ldc) {
   constexpr int W = Lanes<T>::count;
-  Vec<T> sums[Rows][2];
-#pragma GCC unroll 16
-  for (int r = 0; r < Rows; ++r) {
-    sums[r][0] = Add ? load<T>(c + r * ldc) : Vec<T>{};
-    sums[r][1] = Add ? load<T>(c + r * ldc + W) : Vec<T>{};
-  }
+  Vec<T> sums[Rows][2] = {};
 #pragma GCC unroll 2
   for (int64_t k = 0; k < depth; ++k, b += 2 * W) {
     const Vec<T> left = load<T>(b), right = load<T>(b + W);
@@ -47,8 +43,8 @@ void micro(int64_t depth, const T* a, int64_t lda, const T* b, T* c, int64_t ldc
   }
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
-    store<T>(c + r * ldc, sums[r][0]);
-    store<T>(c + r * ldc + W, sums[r][1]);
+    store<T>(c + r * ldc, Add ? load<T>(c + r * ldc) + sums[r][0] : sums[r][0]);
+    store<T>(c + r * ldc + W, Add ? load<T>(c + r * ldc + W) + sums[r][1] : sums[r][1]);
   }
 }
 
