@@ -327,19 +327,22 @@ COMPILED_SCORES = (
     "cosine",
     "cosine(learned=true)",
     "bilinear",
+    "distance",
+    "distance(power=1)",
     "additive(tanh)",
     "gatv2",
     "gatv2,softcap(2)",
 )
-NOT_COMPILED = ("sparsemax", "entmax15")
-"""Weight functions without a compiled kernel."""
+SPARSE = ("sparsemax", "entmax15")
+SUMS = ("additive", "gatv2")
+"""Compiled apart, not together."""
 
 
 def impls_of(case: Case) -> tuple[str, ...]:
     """The implementations that can run a case, by name."""
     torchs = ("sdpa", "auto") if (case.score, case.weight) == ("dot", "softmax") else ()
-    runs = case.weight.split("(")[0] not in NOT_COMPILED and case.score in COMPILED_SCORES
-    runs &= not compiled.missing
+    runs = case.score in COMPILED_SCORES and not compiled.missing
+    runs &= not (case.weight in SPARSE and case.score.startswith(SUMS))
     return ("reference", *torchs, *(("native",) if runs else ()), "chunked")
 
 

@@ -25,6 +25,10 @@ CASES = [
     Case(14, score="bilinear", group=2),
     Case(15, mask="learned bias", dtype=torch.float16),
     Case(16, weight="sink", dtype=torch.bfloat16),
+    Case(17, score="distance", weight="tanh"),
+    Case(18, score="distance(power=1)", queries=9),
+    Case(19, weight="sparsemax", keys=9),
+    Case(20, score="cosine", weight="entmax15", mask="bool"),
 ]
 pytestmark = pytest.mark.skipif(
     compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"

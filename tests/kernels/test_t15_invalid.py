@@ -185,7 +185,7 @@ CASES = [
     ({"impl": "nativ"}, UnknownName, ["impl", "'nativ'", "'native'"]),
     ({"impl": None}, KIND, ["impl", "None"]),
     ({"impl": ["sdpa"]}, KIND, ["impl", "['sdpa']"]),
-    ({"impl": "native", "weight": "sparsemax"}, IMPL, ["impl", "'native'"]),
+    ({"impl": "native", "score": "dot,softcap(5),softcap(2)"}, IMPL, ["impl", "'native'"]),
     ({"impl": "flex"}, IMPL, ["impl", "'flex'", "FlexAttention"]),
     ({"impl": "sdpa", "weight": "tanh"}, IMPL, ["'sdpa'", "softmax", "tanh"]),
     ({"impl": "sdpa", "score": "cosine"}, IMPL, ["'sdpa'", "dot", "cosine"]),

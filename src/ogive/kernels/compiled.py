@@ -70,6 +70,9 @@ ACT_NUMBERS = {
     )
 }
 
+APART = {"length": 1, "square": 2}
+"""Scores by distance, as the compiled code numbers them: by the power of the distance."""
+
 
 def run(
     call: Dense,
@@ -92,6 +95,7 @@ def run(
     sides, act = (call.left, call.right, torch.get_num_threads()), ACT_NUMBERS[call.act]
     seed = 0 if call.seed is None else int(call.seed)
     sizes = (batch, heads, shared, queries, keys, width, value.shape[-1], *sides, act, seed)
+    sizes = (*sizes, APART.get(call.score, 0))
     vectors = None if call.vectors is None else call.vectors * call.scale
     made = grads or {}
     bias_grad = made.get("bias")

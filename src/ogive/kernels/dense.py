@@ -16,22 +16,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ogive.kernels import finite
-from ogive.kernels.compiled import run
+from ogive.kernels.compiled import APART, run
 from ogive.kernels.dropout import drop
 from ogive.kernels.reduced import REDUCTIONS, Reduced
 from ogive.kernels.visible import Visibility
-from ogive.parts.scores import Dot, Score, ScoreChain, Softcap
+from ogive.parts.scores import Distance, Dot, Score, ScoreChain, Softcap
 from ogive.parts.weights import (
     Cog,
+    Entmax15,
     Linear,
     Softmax,
     Softpick,
+    Sparsemax,
     over_sum,
     row_maximum,
     shifted_exp,
 )
 
-SHARING = {"cog": Cog, "linear": Linear, "softmax": Softmax, "softpick": Softpick}
+SHARING = {
+    "cog": Cog,
+    "entmax15": Entmax15,
+    "linear": Linear,
+    "softmax": Softmax,
+    "softpick": Softpick,
+    "sparsemax": Sparsemax,
+}
+SPARSE = ("entmax15", "sparsemax")
+"""Of SHARING those of which a threshold is kept, not a total."""
 ELEMENTWISE = {
     "gelu": lambda s, c: F.gelu(s) * c,
     "identity": lambda s, c: s * c,
@@ -70,7 +81,7 @@ class Dense:
         keep: bool (1 or b, 1 or h, 1 or i, j), or None.
         offsets: int64 (b,), where each first query stands among the keys; None where no side is.
         seed: int64 (), of dropout; None without.
-        score: a name in REDUCTIONS, "" for dot products and additive scores.
+        score: a name in REDUCTIONS or APART, "" for dot products and additive scores.
         curve: a name in ELEMENTWISE or SHARING.
         act: a name in ACTS, "" for dot products.
         act_constant: the slope of leaky_relu.
@@ -108,9 +119,14 @@ class Dense:
         """The same call of other inputs."""
         return Dense(**{**vars(self), "query": query, "key": key, "value": value})
 
+    @property
+    def reduces(self) -> bool:
+        """Whether the score is a dot product of something else."""
+        return self.score in REDUCTIONS
+
     def reduced(self) -> Dense:
-        """The call of dot products that this one comes to."""
-        if not self.score:
+        """The call of dot products that this one comes to, where it reduces."""
+        if not self.reduces:
             return self
         become = REDUCTIONS[self.score].operands
         query, key = become(self.query, self.key, self.parameter)
@@ -166,8 +182,10 @@ class _Additive(Score, listed=False):
 
 def _score(call: Dense) -> Score:
     score: Score = Dot()
-    if call.score:
+    if call.reduces:
         score = Reduced(call.score, call.parameter)
+    if call.score in APART:
+        score = Distance(power=APART[call.score])
     if call.vectors is not None:
         score = _Additive(partial(ACTS[call.act], c=call.act_constant), call.vectors)
     return ScoreChain(score, (Softcap(call.cap),)) if call.cap else score
@@ -236,7 +254,7 @@ def _backward(
     """The gradients of a call from those of what it comes to, and whether a wild number was met."""
     found, wild = run_backward(reduced, grad_out, out, lse, needs)
     grads = dict(zip(GRADED, found, strict=True))
-    if call.score:
+    if call.reduces:
         back = REDUCTIONS[call.score].gradients
         inputs = call.query, call.key, call.parameter
         grads |= back(*inputs, grads["query"], grads["key"])
@@ -250,7 +268,7 @@ def wild_rows(call: Dense) -> Tensor:
     """
     group = call.query.shape[1] // call.key.shape[1]
     query, key, value = _wild(call.query), _wild(call.key), _wild(call.value)
-    if call.score:
+    if call.reduces:
         reduced = call.reduced()
         query, key = query | _wild(reduced.query), key | _wild(reduced.key)
     wild = (key | value).repeat_interleave(group, 1)[:, :, None] | query[..., None]
@@ -320,13 +338,13 @@ def _unwatched(call: Dense) -> bool:
         biases = () if call.bias is None else (call.bias,)
         tensors = (call.query, call.key, call.value)
         return not (finite.all_modest(*tensors) and finite.all_finite(*biases))
-    return bool(call.score) and not finite.all_modest(call.query, call.key)
+    return call.reduces and not finite.all_modest(call.query, call.key)
 
 
 def _tamed(call: Dense) -> Dense:
     """What a call comes to, with zeros in place of whatever is wild."""
     cleaned = _cleaned(call).reduced()
-    if not call.score:
+    if not call.reduces:
         return cleaned
     query, key = (t.masked_fill(finite.wild(t), 0) for t in (cleaned.query, cleaned.key))
     return cleaned.with_inputs(query, key, cleaned.value)

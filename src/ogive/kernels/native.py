@@ -14,7 +14,7 @@ from torch import Tensor
 from ogive.kernels import compiled, finite, linear
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
-from ogive.kernels.dense import Dense
+from ogive.kernels.dense import SPARSE, Dense
 from ogive.kernels.library import apply
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
@@ -35,6 +35,8 @@ _SHARING = {
     weights.Sink: "softmax",
     weights.Cog: "cog",
     weights.Softpick: "softpick",
+    weights.Sparsemax: "sparsemax",
+    weights.Entmax15: "entmax15",
 }
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear"}
@@ -55,10 +57,12 @@ def lacks(call: Call) -> str | None:
     if compiled.missing:
         return compiled.missing
     score, _ = split_softcap(call.score)
-    if score is None or type(score) not in (scores.Dot, *_SUMS, *_REDUCED):
+    if score is None or type(score) not in (scores.Dot, scores.Distance, *_SUMS, *_REDUCED):
         return f"they have no score {call.score}"
     if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
         return f"they have no additive score with {score.act}"
+    if isinstance(score, _SUMS) and _curve(call.weight) in SPARSE:
+        return f"they have no {call.weight} of {score.name} scores"
     if _curve(call.weight) is None:
         return f"they have no {call.weight}"
     if call.query.device.type != "cpu":
@@ -104,7 +108,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 keep=_four_axes(call.visibility.mask),
                 offsets=_offsets(call) if left is not None or right is not None else None,
                 seed=call.seed,
-                score=_REDUCED.get(type(score), ""),
+                score=_score_name(score),
                 curve=cast(str, _curve(call.weight)),
                 act=act,
                 act_constant=act_constant,
@@ -126,6 +130,13 @@ def split_softcap(score: Score) -> tuple[Score | None, float]:
     if len(steps) != 1 or not isinstance(steps[0], scores.Softcap):
         return None, 0.0
     return score.score, float(steps[0].cap)
+
+
+def _score_name(score: Score | None) -> str:
+    """The kernels' name for a score that is no dot product of query and key, "" for others."""
+    if isinstance(score, scores.Distance):
+        return "square" if score.power == 2 else "length"
+    return _REDUCED.get(type(score), "")
 
 
 def _parameter(score: Score | None, dtype: torch.dtype) -> Tensor | None:

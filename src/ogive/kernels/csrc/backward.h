@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "apart.h"
 #include "block.h"
 #include "dropout.h"
 #include "turn.h"
@@ -23,7 +24,7 @@ struct BackwardScratch {
   Buffer<T> key, value, key_tall, scores, grads, sums, value_sums;
   Sight<T> sight;
   Watch<T> watch;
-  T slopes[kSpan], stay[kSpan];
+  T slopes[kSpan], lengths[kSpan], stay[kSpan];
 
   void reserve(const Problem& p) {
     kept.resize(p.heads / p.shared);
@@ -67,7 +68,7 @@ void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch
   const Rows query{p.query, b, h, 0, p.queries, p.width};
   const Rows grad{p.grad_out, b, h, 0, p.queries, p.value_width};
   Watch<T> nobody;  // a gradient may be anything
-  pack_panels<T>(query, T(p.scale), kept.panels.get(), watch);
+  pack_panels<T>(query, query_factor<T>(p), kept.panels.get(), watch);
   pack_tall<T>(query, kept.tall.get(), watch);
   pack_panels<T>(grad, 1, kept.value_panels.get(), nobody);
   pack_tall<T>(grad, kept.value_tall.get(), nobody);
@@ -105,11 +106,13 @@ void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, Backwar
     }
     const T* stay = nullptr;
     if (p.dropout > 0) stay = stay_of_key<T>(p, at.b, at.h, at.first + r, start, n, mine.stay);
+    if (p.apart == kLength) length_slopes<T>(p, n, weights + group.low, mine.lengths);
     turn_row<T, Slope, true>(mine.sight.row(r, scores), grad + group.low, kept.first.get() + start,
                              kept.second.get() + start, T(p.cap), mine.slopes, stay);
     if (p.grad_bias)
       add_bias_gradient_of_key<T>(p, at.b, at.h, at.first + r, at.start, mine.sight.rows[r], grad);
     if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
+    if (p.apart == kLength) unsquash<T>(n, mine.lengths, grad + group.low);
   }
 }
 
@@ -121,8 +124,8 @@ void meet(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScra
   const int64_t i0 = at.start, columns = std::min(at.columns, p.queries - i0);
   T *scores = mine.scores.get(), *grads = mine.grads.get();
   Span* groups = mine.sight.groups;
-  against_panels<T>(at.rows, p.width, mine.key.get(), kept.panels.get() + i0 * p.width, groups,
-                    scores, kSpan);
+  score_panels<T>(p, at.rows, mine.key.get(), kept.panels.get() + i0 * p.width, groups, scores,
+                  kSpan);
   against_panels<T>(at.rows, p.value_width, mine.value.get(),
                     kept.value_panels.get() + i0 * p.value_width, groups, grads, kSpan);
   turn_tile<T, Slope>(p, at, kept, mine);
@@ -132,10 +135,18 @@ void meet(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScra
   add_product<T, kRowMajor>(at.rows, groups, scores, kSpan,
                             kept.value_tall.get() + i0 * kPanel<T>, p.queries,
                             wide<T>(p.value_width), mine.value_sums.get());
-  add_product<T, kRowMajor>(at.rows, groups, grads, kSpan, kept.tall.get() + i0 * kPanel<T>,
-                            p.queries, wide<T>(p.width), mine.sums.get());
-  add_product<T, kTransposed>(columns, keys, grads, kSpan, mine.key_tall.get(), at.rows,
-                              wide<T>(p.width), totals + i0 * wide<T>(p.width));
+  const Points<T> ours{mine.key_tall.get(), at.rows};
+  const Points<T> theirs{kept.tall.get() + i0 * kPanel<T>, p.queries};
+  const int64_t across = wide<T>(p.width);
+  T* sums = totals + i0 * across;
+  if (p.apart) {
+    add_away<T, kRowMajor>(at.rows, groups, grads, kSpan, theirs, ours, across, mine.sums.get());
+    add_away<T, kTransposed>(columns, keys, grads, kSpan, ours, theirs, across, sums);
+    return;
+  }
+  add_product<T, kRowMajor>(at.rows, groups, grads, kSpan, theirs.panels, theirs.tall, across,
+                            mine.sums.get());
+  add_product<T, kTransposed>(columns, keys, grads, kSpan, ours.panels, ours.tall, across, sums);
 }
 
 // Gradients of a block of keys and values; what the queries get is added to `totals`.

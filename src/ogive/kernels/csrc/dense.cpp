@@ -4,6 +4,7 @@
 #include "backward.h"
 #include "delta.h"
 #include "forward.h"
+#include "sparse.h"
 #include "table.h"
 
 #define OGIVE_JOIN_(a, b) a##b
@@ -43,6 +44,13 @@ constexpr Entry shared(std::string_view name) {
            backward<double, here::SharedSlope<double, Shape>>}};
 }
 
+template <class Shape>
+constexpr Entry sparse(std::string_view name) {
+  return {name,
+          {here::sparse_forward<float, Shape>, here::sparse_forward<double, Shape>},
+          {here::sparse_backward<float, Shape>, here::sparse_backward<double, Shape>}};
+}
+
 constexpr Entry entries[] = {
     each<here::Gelu>("gelu"),           each<here::Identity>("identity"),
     each<here::Relu>("relu"),           each<here::Relu2>("relu2"),
@@ -50,6 +58,7 @@ constexpr Entry entries[] = {
     each<here::Softplus>("softplus"),   each<here::Tanh>("tanh"),
     shared<here::CogShape>("cog"),      shared<here::LinearShape>("linear"),
     shared<here::SoftmaxShape>("softmax"), shared<here::SoftpickShape>("softpick"),
+    sparse<here::Entmax15Shape>("entmax15"), sparse<here::SparsemaxShape>("sparsemax"),
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "apart.h"
 #include "block.h"
 #include "dropout.h"
 #include "weigh.h"
@@ -79,7 +80,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
   const int64_t rows = std::min(kBlock, p.queries - i0), across = wide<T>(p.value_width);
   pack_keys<T>(p, b, h / (p.heads / p.shared), mine);
   T *query = mine.query.get(), *tile = mine.tile.get(), *out = mine.out.get();
-  pack_rows<T>({p.query, b, h, i0, rows, p.width}, T(p.scale), query, p.width, mine.watch);
+  pack_rows<T>({p.query, b, h, i0, rows, p.width}, query_factor<T>(p), query, p.width, mine.watch);
   std::fill(out, out + rows * across, T(0));
   if constexpr (Weigh::shares) Weigh::start(p, b, h, rows, mine.top, mine.total);
 
@@ -88,8 +89,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
     const Place at{b, h, i0, rows, j0, std::min(kSpan, seen.high - j0), true};
     if (!mine.sight.look(p, at, mine.watch)) continue;
     Span* groups = mine.sight.groups;
-    against_panels<T>(rows, p.width, query, mine.kept.panels.get() + j0 * p.width, groups, tile,
-                      kSpan);
+    score_panels<T>(p, rows, query, mine.kept.panels.get() + j0 * p.width, groups, tile, kSpan);
     weigh_tile<T, Weigh>(p, at, mine);
     for (int64_t g = 0; g * kRows < rows; ++g) groups[g].high = std::min(groups[g].high, at.columns);
     add_product<T, kRowMajor>(rows, groups, tile, kSpan,

@@ -30,6 +30,7 @@ struct Problem {
   double act_constant;        // a leaky relu's slope
   double dropout;             // probability; 0 for none
   int64_t seed;
+  int64_t apart;              // of a score by distance (apart.h), 0 for others
   View query, key, value;     // (b, h, i, d), (b, g, j, d), (b, g, j, v)
   View out;                   // (b, h, i, v)
   View mask;                  // bytes (b, h, i, j), nonzero = visible; none: all

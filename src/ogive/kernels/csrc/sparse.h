@@ -1,0 +1,284 @@
+// Weight functions that give low scores exactly nothing: sparsemax and entmax15.
+//
+// Their threshold needs a whole row of scores: a thread holds a few rows, linear in the length. No
+// score below top − 1 (top − 2 for entmax15) can weigh anything, so few are looked at again; among
+// them the threshold is found by Newton's method from below, which never passes it and drops scores
+// on the way, and is then computed from those that are left: the same number as by sorting.
+//
+// Backward goes through the loops of the other weight functions. Of a row they need the threshold,
+// which forward leaves in lse, and delta: the mean of ∂/∂weights over the support, by the shares
+// that the slopes give. It is the same mean of the values, times the row's gradient.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "backward.h"
+#include "forward.h"
+
+namespace ogive::OGIVE_ISA {
+
+constexpr int64_t kSparseRows = 24;  // whole groups of kRows, in every instruction set
+
+// w = max(s − τ, 0).
+struct SparsemaxShape {
+  static constexpr double factor = 1;  // of the scores before the threshold
+
+  // The threshold of z[0, n), all above top − 1 = −1; z is used up.
+  template <class T>
+  static double threshold(T* z, int64_t n) {
+    for (;;) {
+      double sum = 0;
+      for (int64_t k = 0; k < n; ++k) sum += z[k];
+      const double found = (sum - 1) / double(n);
+      const int64_t left = std::remove_if(z, z + n, [&](T x) { return x <= found; }) - z;
+      if (left == n || left == 0) return found;
+      n = left;
+    }
+  }
+  template <class T>
+  static Vec<T> weight(Vec<T> above) {
+    return above;
+  }
+  template <class T>
+  static Vec<T> share(Vec<T> above) {
+    return above > T(0) ? splat<T>(1) : Vec<T>{};
+  }
+};
+
+// w = max(s/2 − τ, 0)².
+struct Entmax15Shape {
+  static constexpr double factor = 0.5;
+
+  template <class T>
+  static double threshold(T* z, int64_t n) {
+    double found = -1;
+    for (int step = 0; step < 60; ++step) {
+      double first = 0, second = 0;
+      for (int64_t k = 0; k < n; ++k) {
+        const double above = z[k] - found;
+        first += above;
+        second += above * above;
+      }
+      const double next = found + (second - 1) / (2 * first);
+      const int64_t left = std::remove_if(z, z + n, [&](T x) { return x <= next; }) - z;
+      if (left == 0 || (left == n && std::abs(next - found) < 1e-9)) break;
+      n = left;
+      found = next;
+    }
+    double mean = 0, spread = 0;
+    for (int64_t k = 0; k < n; ++k) mean += z[k];
+    mean /= double(n);
+    for (int64_t k = 0; k < n; ++k) spread += (z[k] - mean) * (z[k] - mean);
+    return mean - std::sqrt(std::max(0.0, 1 - spread) / double(n));
+  }
+  template <class T>
+  static Vec<T> weight(Vec<T> above) {
+    return above * above;
+  }
+  template <class T>
+  static Vec<T> share(Vec<T> above) {
+    return above;
+  }
+};
+
+// From a score and the row's threshold, backward. A weight is at most 1, also where scores are so
+// large that score and threshold lie further apart than they should.
+template <class T, class Shape>
+struct SparseSlope {
+  static constexpr bool shares = true;
+  static void turn(Vec<T>& s, Vec<T>& g, Vec<T> kept, Vec<T> delta) {
+    const Vec<T> gap = s * T(Shape::factor) - kept;
+    const Vec<T> above = gap > T(0) ? (gap < T(1) ? gap : splat<T>(1)) : Vec<T>{};
+    s = Shape::template weight<T>(above);
+    const Vec<T> share = Shape::template share<T>(above);
+    g = share > T(0) ? share * (g - delta) : Vec<T>{};
+  }
+};
+
+template <class T>
+struct SparseScratch {
+  ForwardScratch<T> head;
+  Buffer<T> row, some, grad;
+  int64_t across = 0;  // numbers of a row
+
+  void reserve(const Problem& p) {
+    head.reserve(p);
+    across = round_up(p.keys, kSpan) + kSpan;
+    row.need(kSparseRows * across);
+    some.need(across);
+    grad.need(kSparseRows * wide<T>(p.value_width));
+  }
+};
+
+// All scores of a block of rows, −∞ where hidden.
+template <class T>
+void score_rows(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows,
+                SparseScratch<T>& mine) {
+  ForwardScratch<T>& head = mine.head;
+  pack_keys<T>(p, b, h / (p.heads / p.shared), head);
+  pack_rows<T>({p.query, b, h, i0, rows, p.width}, query_factor<T>(p), head.query.get(), p.width,
+               head.watch);
+  T *tile = head.tile.get(), *all = mine.row.get();
+  for (int64_t j0 = 0; j0 < p.keys; j0 += kSpan) {
+    for (int64_t r = 0; r < rows; ++r)
+      std::fill(all + r * mine.across + j0, all + r * mine.across + j0 + kSpan, kNothing<T>);
+    const Place at{b, h, i0, rows, j0, std::min(kSpan, p.keys - j0), true};
+    if (!head.sight.look(p, at, head.watch)) continue;
+    score_panels<T>(p, rows, head.query.get(), head.kept.panels.get() + j0 * p.width,
+                    head.sight.groups, tile, kSpan);
+    for (int64_t r = 0; r < rows; ++r) {
+      const Row<T> row = head.sight.row(r, tile);
+      if (row.empty()) continue;
+      if (p.cap > 0) row.squash(T(p.cap));
+      row.add_bias();
+      if (!row.whole()) row.hide(row.scores, kNothing<T>);
+      std::copy(row.scores, row.scores + row.n,
+                all + r * mine.across + j0 + head.sight.groups[r / kRows].low);
+    }
+  }
+}
+
+// A row of n scores becomes weights; returns the threshold, +∞ where the row sees nothing.
+template <class T, class Shape>
+T weigh_row(T* row, int64_t n, T* some) {
+  constexpr int W = Lanes<T>::count;
+  constexpr T factor = T(Shape::factor);
+  Vec<T> most = splat<T>(kNothing<T>);
+  for (int64_t k = 0; k < n; k += W) most = larger<T>(load<T>(row + k), most);
+  const T top = maximum<T>(most);
+  if (top == kNothing<T>) {
+    std::fill(row, row + n, T(0));
+    return -kNothing<T>;
+  }
+  int64_t count = 0;
+  for (int64_t k = 0; k < n; k += 4 * W) {  // few have a chance: four vectors ask together
+    Vec<T> best = splat<T>(kNothing<T>);
+#pragma GCC unroll 4
+    for (int64_t l = k; l < k + 4 * W; l += W) {
+      const Vec<T> z = (load<T>(row + l) - top) * factor;
+      store<T>(row + l, z);
+      best = larger<T>(z, best);
+    }
+    if (!(maximum<T>(best) > T(-1))) continue;
+    for (int64_t l = k; l < k + 4 * W; ++l)
+      if (row[l] > T(-1)) some[count++] = row[l];
+  }
+  const double found = Shape::threshold(some, count);
+  for (int64_t k = 0; k < n; k += W) {
+    const Vec<T> gap = load<T>(row + k) - T(found);
+    store<T>(row + k, Shape::template weight<T>(gap > T(0) ? gap : Vec<T>{}));
+  }
+  const T kept = T(double(top) * Shape::factor + found), under = top * factor;
+  return kept < under ? kept : std::nextafter(under, kNothing<T>);
+}
+
+// A row of n scores becomes the shares of its support.
+template <class T, class Shape>
+void share_row(T* row, int64_t n, T kept) {
+  constexpr int W = Lanes<T>::count;
+  double total = 0;
+  for (int64_t k = 0; k < n; k += W) {
+    const Vec<T> gap = load<T>(row + k) * T(Shape::factor) - kept;
+    const Vec<T> above = gap > T(0) ? (gap < T(1) ? gap : splat<T>(1)) : Vec<T>{};
+    const Vec<T> share = Shape::template share<T>(above);
+    store<T>(row + k, share);
+    total += sum<T>(share);
+  }
+  const T over = total > 0 ? T(1 / total) : T(0);
+  for (int64_t k = 0; k < n; k += W) store<T>(row + k, load<T>(row + k) * over);
+}
+
+// The part of a row of weights that is not zero: whole tiles of nothing cost nothing.
+template <class T>
+bool any_weight(const T* from, int64_t n) {
+  Vec<T> most{};
+  for (int64_t k = 0; k < n; k += Lanes<T>::count) most = larger<T>(load<T>(from + k), most);
+  return maximum<T>(most) > 0;
+}
+
+template <class T>
+void mix_rows(const Problem& p, int64_t rows, SparseScratch<T>& mine) {
+  const int64_t across = wide<T>(p.value_width);
+  T *all = mine.row.get(), *out = mine.head.out.get();
+  std::fill(out, out + rows * across, T(0));
+  Span groups[kSparseRows / 6 + 1];
+  for (int64_t j0 = 0; j0 < p.keys; j0 += kSpan) {
+    for (int64_t g = 0; g * kRows < rows; ++g) {
+      bool any = false;
+      for (int64_t r = g * kRows; r < std::min<int64_t>(rows, (g + 1) * kRows); ++r)
+        any = any || any_weight<T>(all + r * mine.across + j0, kSpan);
+      groups[g] = {0, any ? std::min(kSpan, p.keys - j0) : 0};
+    }
+    add_product<T, kRowMajor>(rows, groups, all + j0, mine.across,
+                              mine.head.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across,
+                              out);
+  }
+}
+
+// Forward (out and thresholds), or the delta of each row.
+template <class T, class Shape, bool Delta>
+void sparse_block(const Problem& p, int64_t b, int64_t h, int64_t i0, SparseScratch<T>& mine) {
+  const int64_t rows = std::min(kSparseRows, p.queries - i0), n = round_up(p.keys, kSpan);
+  score_rows<T>(p, b, h, i0, rows, mine);
+  for (int64_t r = 0; r < rows; ++r) {
+    T* row = mine.row.get() + r * mine.across;
+    if constexpr (Delta) {
+      share_row<T, Shape>(row, n, *p.lse.at<T>(b, h, i0 + r));
+    } else {
+      const T kept = weigh_row<T, Shape>(row, n, mine.some.get());
+      if (p.lse) *p.lse.at<T>(b, h, i0 + r) = kept;
+    }
+    if (p.dropout > 0) drop_row<T>(p, b, h, i0 + r, 0, n, row);
+  }
+  mix_rows<T>(p, rows, mine);
+  const int64_t across = wide<T>(p.value_width);
+  T* grad = mine.grad.get();
+  if constexpr (Delta) {
+    Watch<T> nobody;
+    pack_rows<T>({p.grad_out, b, h, i0, rows, p.value_width}, 1, grad, across, nobody);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* from = mine.head.out.get() + r * across;
+    if constexpr (Delta) {
+      Vec<T> total{};
+      for (int64_t k = 0; k < across; k += Lanes<T>::count)
+        total += load<T>(grad + r * across + k) * load<T>(from + k);
+      *p.delta.at<T>(b, h, i0 + r) = sum<T>(total);
+    } else {
+      write_row<T>(p.out, b, h, i0 + r, from, p.value_width, 1);
+    }
+  }
+}
+
+template <class T, class Shape, bool Delta>
+void sparse_rows(const Problem& p) {
+  const int64_t blocks = (p.queries + kSparseRows - 1) / kSparseRows;
+  const int64_t units = p.batch * p.heads * blocks, share = share_of(p, units, blocks);
+  auto all = scratches<SparseScratch<T>>(p, units);
+#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
+  {
+    SparseScratch<T>& mine = all[omp_get_thread_num()];
+#pragma omp for schedule(dynamic, share)
+    for (int64_t u = 0; u < units; ++u)
+      sparse_block<T, Shape, Delta>(p, u / blocks / p.heads, u / blocks % p.heads,
+                                    u % blocks * kSparseRows, mine);
+  }
+  for (const SparseScratch<T>& one : all)
+    if (p.wild && !one.head.watch.tame()) *p.wild = true;
+}
+
+template <class T, class Shape>
+void sparse_forward(const Problem& p) {
+  sparse_rows<T, Shape, false>(p);
+}
+
+template <class T, class Shape>
+void sparse_backward(const Problem& p) {
+  sparse_rows<T, Shape, true>(p);
+  backward<T, SparseSlope<T, Shape>>(p);
+}
+
+}  // namespace ogive::OGIVE_ISA

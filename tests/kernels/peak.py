@@ -1,0 +1,55 @@
+"""The most memory that a call takes, forward and backward, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def over_baseline(**asked: Any) -> int:
+    """Bytes by which a fresh process's peak grows while it computes out and gradients.
+
+    Args:
+        asked: `length`; "own": true for a weight and a score that this file defines; what is left
+            goes to `attention`.
+    """
+    environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, str(Path(__file__).resolve()), json.dumps(asked)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(length: int, own: bool = False, **options: Any) -> int:
+    """`over_baseline` in this process."""
+    import torch
+
+    from kernels import own_parts
+    from ogive.kernels import attention
+
+    if own:
+        options |= {"weight": own_parts.Steep(), "score": own_parts.Manhattan()}
+
+    def run(queries: int) -> None:
+        tensors = [torch.randn(1, 1, queries, 16, requires_grad=True) for _ in range(3)]
+        attention(*tensors, **options).sum().backward()
+
+    torch.set_num_threads(1)
+    run(64)  # what is loaded once is not counted
+    before = _peak()
+    run(length)
+    return _peak() - before
+
+
+if __name__ == "__main__":
+    print(measure(**json.loads(sys.argv[1])))
