@@ -57,7 +57,8 @@ def check_request(request: object, queries: int) -> None:
     if rows is None:
         return
     index = torch.as_tensor(rows)
-    if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+    whole = not (index.is_floating_point() or index.dtype == torch.bool)
+    if index.dim() != 1 or not (whole or rows == []):
         raise ArgumentTypeError(f"weights_rows takes a list of whole numbers, not {rows!r}")
     if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < queries):
         raise ArgumentError(f"weights_rows {index.tolist()} leaves the {queries} queries there are")
@@ -73,7 +74,7 @@ def answer(request: AuxRequest, scores: Tensor, weights: Tensor, keep: Tensor | 
         max_score=_maximum(visible) if request.max_score else None,
         entropy=_entropy(weights) if request.entropy else None,
         weights=weights if request.weights else None,
-        weights_rows=None if rows is None else weights[:, :, torch.as_tensor(rows)],
+        weights_rows=None if rows is None else weights[:, :, torch.as_tensor(rows).long()],
     )
 
 
@@ -87,4 +88,5 @@ def _entropy(weights: Tensor) -> Tensor:
     sizes = weights.abs()
     total = sizes.sum(-1, keepdim=True)
     shares = sizes / total.masked_fill(total == 0, 1)
-    return torch.special.entr(shares).sum(-1)
+    # Nothing adds nothing; its slope is infinite, and would make NaN of a gradient that is zero.
+    return torch.special.entr(shares.masked_fill(shares == 0, 1)).sum(-1)

@@ -36,16 +36,16 @@ def chunked(call: Call) -> tuple[Tensor, Aux | None]:
     queries, block = call.query.shape[-2], _block(call)
     if block >= queries:
         return reference(call)
-    pieces = [
-        _piece(call, start, min(start + block, queries)) for start in range(0, queries, block)
-    ]
+    pieces = [piece(call, start, min(start + block, queries)) for start in range(0, queries, block)]
     out = torch.cat([out for out, _ in pieces], -2)
     if call.aux is None:
         return out, None
     return out, Aux(*[_joined(parts) for parts in zip(*[aux for _, aux in pieces], strict=True)])  # type: ignore[arg-type]
 
 
-def _piece(call: Call, start: int, stop: int) -> tuple[Tensor, Aux | None]:
+def piece(call: Call, start: int, stop: int) -> tuple[Tensor, Aux | None]:
+    """The reference's answer for queries start … stop − 1, computed again in the backward pass."""
+
     def run(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):
         part = replace(
             call,

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ogive.kernels import compiled, finite, linear
+from ogive.kernels import compiled, finite, linear, statistics
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
 from ogive.kernels.dense import SPARSE, Dense
@@ -69,8 +69,8 @@ def lacks(call: Call) -> str | None:
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"they have no {call.query.dtype}"
-    if call.aux is not None:
-        return "they return no statistics of their rows"
+    if call.aux is not None and statistics.lacks():
+        return statistics.lacks()
     if not torch.compiler.is_compiling() and finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None
@@ -119,7 +119,8 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 right=-1 if right is None else right,
             )
         )
-    return out.to(call.query.dtype), None
+    aux = None if call.aux is None else statistics.statistics(call)
+    return out.to(call.query.dtype), aux
 
 
 def split_softcap(score: Score) -> tuple[Score | None, float]:

@@ -1,0 +1,60 @@
+"""Statistics of rows beside a kernel's output, without a (queries, keys) tensor.
+
+The definition computes them for a block of queries at a time, and again in the backward pass, from
+values of no width: nothing is mixed. Rows of weights that are asked for are computed alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ogive.kernels import chunked, finite
+from ogive.kernels.auxiliary import Aux, AuxRequest
+from ogive.kernels.call import Call
+from ogive.kernels.reference import reference
+
+
+def lacks() -> str | None:
+    """Why statistics cannot be computed by blocks here, or None where they can."""
+    if torch.compiler.is_compiling() or finite.transforming():
+        return "statistics of rows under torch.compile or torch.func need the definition"
+    return None
+
+
+def statistics(call: Call) -> Aux:
+    """The answers to `call.aux`, differentiable as the reference's are."""
+    request = call.aux or AuxRequest()
+    narrow = replace(call, value=call.value[..., :0], dropout_p=0.0, seed=None)
+    if request.weights:
+        return reference(narrow)[1] or Aux()
+    rows = request.weights_rows
+    sums = replace(request, weights_rows=None)
+    aux = chunked.chunked(replace(narrow, aux=sums))[1] or Aux()
+    return aux if rows is None else aux._replace(weights_rows=_rows(narrow, rows))
+
+
+def _rows(call: Call, rows: Tensor | list[int] | tuple[int, ...]) -> Tensor:
+    """Weights (b, h, rows, keys) of chosen queries, a run of neighbours at a time."""
+    call = replace(call, aux=AuxRequest(weights=True))
+    wanted = torch.as_tensor(rows).long().tolist()
+    pieces = [chunked.piece(call, *run)[1].weights for run in _runs(wanted)]  # type: ignore[union-attr]
+    if not pieces:
+        shape = (*call.query.shape[:2], 0, call.key.shape[-2])
+        return call.query.new_empty(
+            shape, dtype=torch.promote_types(call.query.dtype, torch.float32)
+        )
+    return torch.cat(pieces, -2)  # type: ignore[arg-type]
+
+
+def _runs(rows: list[int]) -> list[tuple[int, int]]:
+    """Ends (start, stop) of runs in which each row follows the one before."""
+    runs: list[tuple[int, int]] = []
+    for row in rows:
+        if runs and runs[-1][1] == row:
+            runs[-1] = runs[-1][0], row + 1
+        else:
+            runs.append((row, row + 1))
+    return runs
