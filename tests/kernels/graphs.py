@@ -65,8 +65,7 @@ def found(call: Call, edge_index: Tensor, impl: str, **more: Any) -> dict[str, T
     return cases.ours(call, impl, run=on_edges(edge_index, **more))
 
 
-NATIVE_SCORES = ("dot", "cosine", "bilinear", "additive", "gat", "gatv2")
-NOT_NATIVE = ("sparsemax", "entmax15")
+NATIVE_SCORES = ("dot", "cosine", "bilinear", "distance", "additive", "gat", "gatv2")
 
 
 def is_native(case: cases.Case) -> bool:
@@ -78,4 +77,4 @@ def is_native(case: cases.Case) -> bool:
     score = case.score.split(",")[0].split("(")[0]
     if case.dtype == torch.float16 and case.weight == "linear(normalise=true)":
         return False
-    return score in NATIVE_SCORES and case.weight not in NOT_NATIVE
+    return score in NATIVE_SCORES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,8 @@ CALLS = [
     ("additive(silu)", "cog", 1),
     ("cosine(learned=true)", "relu", 16),
     ("bilinear", "linear", 3),
+    ("distance", "entmax15", 9),
+    ("distance(power=1)", "sparsemax", 8),
 ]
 
 
@@ -171,7 +174,7 @@ def test_auto_runs_the_kernels_where_they_can():
     tensors, edges, made = example("gat", "softmax", 8)
     edge_attention(*tensors, edges, **made)
     assert last_impl() == "native"
-    edge_attention(*tensors, edges, score=made["score"], weight="sparsemax")
+    edge_attention(*tensors, edges, **made, return_weights=True)
     assert last_impl() == "reference"
     torch.func.vmap(lambda q: edge_attention(q, *tensors[1:], edges))(tensors[0][None])
     assert last_impl() == "reference"
@@ -180,8 +183,7 @@ def test_auto_runs_the_kernels_where_they_can():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"weight": "sparsemax"}, "no sparsemax"),
-        ({"score": "distance"}, "no score distance"),
+        ({"score": "dot,softcap(2),softcap(3)"}, "no score softcap"),
         ({"score": "gat", "return_weights": True}, "return no weights"),
     ],
 )
@@ -190,6 +192,46 @@ def test_what_the_kernels_lack_is_said(more, words):
     score = made["score"] if more.get("score") == "gat" else more.pop("score", "dot")
     with pytest.raises(ImplUnavailable, match=words):
         edge_attention(*tensors, edges, impl="native", **{**more, "score": score})
+
+
+def with_own(call, which, impl, dtype=torch.float64):
+    """out and gradients where edges add to keys, values or both."""
+    tensors, edges, made = example(*call, dtype=dtype)
+    draw = torch.Generator().manual_seed(9)
+    shapes = {"edge_key": tensors[1].shape[1:], "edge_value": tensors[2].shape[1:]}
+    own = {
+        name: torch.randn(edges.edges, *shapes[name], generator=draw, dtype=dtype).requires_grad_()
+        for name in which
+    }
+    bias = torch.randn(edges.edges, 3, generator=draw, dtype=dtype)
+    bias = bias.masked_fill(bias < -1, -torch.inf)
+    out = edge_attention(*tensors, edges, edge_bias=bias, impl=impl, **made, **own)
+    leaves = [*tensors, *own.values(), *made["score"].parameters()]
+    return out, *torch.autograd.grad(out.sin().sum(), leaves)
+
+
+@pytest.mark.parametrize("which", [("edge_key",), ("edge_value",), ("edge_key", "edge_value")])
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_edges_add_to_keys_and_values(call, which, count):
+    ours, theirs = (with_own(call, which, impl) for impl in ("native", "reference"))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+    count("edges of their own", 1)
+
+
+def test_an_edge_of_another_would_be_caught(monkeypatch):
+    """The wrong twin: what edges add is read in the order of targets, not of edge_index."""
+    right = with_own(CALLS[0], ("edge_key",), "reference")
+    real = EdgeList.apart.func
+
+    def by_target(edges):
+        mixed = real(edges)
+        source = torch.arange(edges.edges, dtype=torch.int32)
+        return replace(mixed, source=source)
+
+    monkeypatch.setattr(EdgeList, "apart", property(by_target))
+    wrong = with_own(CALLS[0], ("edge_key",), "native")
+    assert not torch.allclose(wrong[0], right[0], rtol=1e-3)
 
 
 def test_sorting_by_torch_is_the_same(monkeypatch):

@@ -1,9 +1,10 @@
 """The operation and its implementations."""
 
-from ogive.kernels.attention import Impl, attention, impls, last_impl
+from ogive.kernels.attention import attention, impls
 from ogive.kernels.auxiliary import Aux, AuxRequest
 from ogive.kernels.edge_list import EdgeList
 from ogive.kernels.edges import edge_attention, edge_impls
+from ogive.kernels.entrance import Impl, last_impl
 
 __all__ = [
     "Aux",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,27 +13,11 @@ from ogive.kernels import checks, chunked, compiled, linear, native, quick, sdpa
 from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
 from ogive.kernels.call import Call
 from ogive.kernels.dropout import draw_seed
+from ogive.kernels.entrance import Impl, autocast, parts_of, ran
 from ogive.kernels.reference import reference
 from ogive.kernels.visible import Visibility, split_bias, split_float_mask
-from ogive.parts.part import Part, build, generation
-from ogive.parts.scores import Score, score_from
+from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
-
-
-@dataclass(frozen=True)
-class Impl:
-    """A way to compute the operation.
-
-    Attributes:
-        name: what `attention(…, impl=name)` takes.
-        summary: one line.
-        missing: why this installation cannot run it, or None where it can.
-    """
-
-    name: str
-    summary: str
-    missing: str | None = None
-
 
 _IMPLS = {
     "reference": Impl("reference", "the definition: any score, weight and dtype; L² memory"),
@@ -72,9 +55,6 @@ _PREFERENCE = ("sdpa", "linear", "reference")
 """What "auto" tries, in order; kernels and blocks run by name until "auto" is measured."""
 _WORTHWHILE: dict[str, Callable[[Call], bool]] = {"linear": linear.worthwhile}
 """Where "auto" passes over an implementation that could run the call, but not sooner."""
-_last: dict[str, str | None] = {"impl": None}
-_built: dict[tuple[str, str, int], Part] = {}
-"""Parts named by their written form: without parameters, the same for every call."""
 
 
 def attention(
@@ -150,11 +130,11 @@ def attention(
     if plain:
         out = quick.attend(query, key, value, cast(str, weight), is_causal, scale)
         if out is not None:
-            _last["impl"] = "native"
+            ran("native")
             return out
     checks.check_tensors(query, key, value, checks.check_flag("enable_gqa", enable_gqa))
-    query, key, value = _autocast(query, key, value)
-    score_part, weight_part = _parts(score, weight, query)
+    query, key, value = autocast(query, key, value)
+    score_part, weight_part = parts_of(score, weight, query)
     visibility, bias = _visibility(
         query,
         key,
@@ -181,7 +161,7 @@ def attention(
     )
     name = _choose(impl, call)
     out, aux = _RUN[name](call)
-    _last["impl"] = name
+    ran(name)
     if plain and name == "native":
         quick.learn(call, cast(str, weight))
     return out if aux is None else (out, aux)
@@ -190,11 +170,6 @@ def attention(
 def impls() -> dict[str, Impl]:
     """What this installation can run, and why it cannot run the rest: name → `Impl`."""
     return dict(_IMPLS)
-
-
-def last_impl() -> str | None:
-    """The name of the implementation that the latest call of `attention` ran; None before any."""
-    return _last["impl"]
 
 
 def _choose(impl: str, call: Call) -> str:
@@ -210,27 +185,6 @@ def _choose(impl: str, call: Call) -> str:
         runs = ", ".join(repr(name) for name in _RUN if not _IMPLS[name].missing)
         raise ImplUnavailable(f"impl={impl!r} cannot run this: {reason} (here run {runs}, 'auto')")
     return impl
-
-
-def _parts(score: str | Score, weight: str | Weight, query: Tensor) -> tuple[Score, Weight]:
-    score_part = score_from(score) if isinstance(score, Score) else _named("score", score)
-    score_part = cast(Score, score_part)
-    weight_part = weight if isinstance(weight, Weight) else cast(Weight, _named("weight", weight))
-    score_part.matches_heads(query.shape[1], query.shape[-1])
-    weight_part.matches_heads(query.shape[1])
-    return score_part, weight_part
-
-
-def _named(family: str, written: object) -> Part:
-    if not isinstance(written, str):
-        raise ArgumentTypeError(
-            f"{family} takes a written form or a part of that family, "
-            f"not {type(written).__name__} {written!r}"
-        )
-    form = (family, written, generation())
-    if form not in _built:
-        _built[form] = score_from(written) if family == "score" else build(family, written)
-    return _built[form]
 
 
 def _visibility(
@@ -257,12 +211,3 @@ def _visibility(
     window = checks.check_window(window_size)
     offset = checks.check_alignment(q_offset, is_causal, window, query, keys)
     return Visibility(keep, is_causal, window, offset), bias
-
-
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast, float32 and half inputs in the region's dtype, as SDPA casts them."""
-    kind = tensors[0].device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):
-        return tensors
-    dtype = torch.get_autocast_dtype(kind)
-    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)

@@ -18,7 +18,7 @@ from ogive.kernels.call import Call
 from ogive.kernels.reference import reference
 from ogive.parts.scores import Additive, GatV2, Score, ScoreChain
 
-BUDGET = 2**22
+BUDGET = 2**20
 """Numbers in the largest tensor of a block."""
 
 

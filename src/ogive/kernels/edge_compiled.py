@@ -76,6 +76,7 @@ def run_edges(call: Segments, more: dict[str, Tensor], back: bool = False) -> No
         compiled.ACT_NUMBERS[call.act],
         hides,
         seed,
+        compiled.APART.get(call.score, 0),
     ]
     lists = (call.target_start, call.source_start, call.order, call.source, call.by_source)
     numbers += [tensor.data_ptr() for tensor in (*lists, call.target)]

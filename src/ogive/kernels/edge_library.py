@@ -15,8 +15,8 @@ _LIBRARY = torch.library.Library("ogive_edges", "DEF")
 _INPUTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? constant, Tensor? bias, Tensor? vectors, "
     "Tensor target_start, Tensor order, Tensor source, Tensor source_start, Tensor by_source, "
-    "Tensor target, Tensor? seed, str curve, str act, float act_constant, float scale, float cap, "
-    "float dropout"
+    "Tensor target, Tensor? seed, str score, str curve, str act, float act_constant, "
+    "float scale, float cap, float dropout"
 )
 _TENSORS = 13
 _LIBRARY.define(f"forward({_INPUTS}) -> Tensor")

@@ -116,6 +116,24 @@ class EdgeList:
             return self
         return EdgeList.build(self.index, self.sources, self.targets, self_loops=True)
 
+    @cached_property
+    def apart(self) -> EdgeList:
+        """The same edges as if each came from a source of its own: edge e from source e."""
+        number = torch.arange(self.edges, device=self.device)
+        place = torch.empty_like(self.order)
+        place[self.order.long()] = number.int()
+        return EdgeList(
+            torch.stack((number, self.index[1])),
+            self.edges,
+            self.targets,
+            self.order,
+            self.order,
+            self.target_start,
+            place,
+            self.index[1].int(),
+            torch.arange(self.edges + 1, device=self.device),
+        )
+
     def to(self, device: torch.device | str) -> EdgeList:
         """The same edges on another device."""
         moved: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}

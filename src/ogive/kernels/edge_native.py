@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,14 +12,22 @@ from ogive.kernels import compiled, edge_compiled, finite
 from ogive.kernels.edge_library import apply
 from ogive.kernels.edge_reference import EdgeCall
 from ogive.kernels.edge_segments import Segments, count_seen
-from ogive.kernels.native import _ACTS, _curve, split_softcap
+from ogive.kernels.native import ACTS, curve_of, score_name, split_softcap
 from ogive.kernels.reference import full_precision
 from ogive.parts import scores, weights
 from ogive.parts.scores import Score
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_PRODUCTS = (scores.Dot, scores.Cosine, scores.Bilinear)
+_PRODUCTS = (scores.Dot, scores.Distance, scores.Cosine, scores.Bilinear)
 _SUMS = (scores.Additive, scores.GatV2, scores.Gat)
+_OF_ROWS = (
+    weights.Softmax,
+    weights.Cog,
+    weights.Softpick,
+    weights.Sparsemax,
+    weights.Entmax15,
+)
+"""Weight functions that need no number beside a row's scores."""
 
 
 def lacks(call: EdgeCall) -> str | None:
@@ -27,12 +37,13 @@ def lacks(call: EdgeCall) -> str | None:
     score, _ = split_softcap(call.score)
     if type(score) not in (*_PRODUCTS, *_SUMS):
         return f"they have no score {call.score}"
-    if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
+    if isinstance(score, _SUMS) and type(score.act) not in ACTS:
         return f"they have no {score.name} score with {score.act}"
-    if _curve(call.weight) not in edge_compiled.edge_names():
+    if curve_of(call.weight) not in edge_compiled.edge_names():
         return f"they have no {call.weight}"
-    if call.edge_key is not None or call.edge_value is not None:
-        return "they add nothing to single edges' keys and values"
+    adds = call.edge_key is not None or call.edge_value is not None
+    if adds and torch.compiler.is_compiling():
+        return "under torch.compile they add nothing to single edges' keys and values"
     if call.query.device.type != "cpu":
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
@@ -46,9 +57,11 @@ def lacks(call: EdgeCall) -> str | None:
 
 def native(call: EdgeCall) -> tuple[Tensor, None]:
     """The compiled kernels; half precision is computed in float32 and rounded once, at the end."""
-    edges = call.edges
     with full_precision(call.query.device):
-        dtype = torch.promote_types(call.query.dtype, torch.float32)
+        half = call.query.dtype
+        dtype = torch.promote_types(half, torch.float32)
+        call = _with_own_sources(call, dtype)
+        edges = call.edges
         query, key, value = (t.to(dtype) for t in (call.query, call.key, call.value))
         bias = None if call.bias is None else call.bias.to(dtype)[edges.order.long()]
         score, cap = split_softcap(call.score)
@@ -70,15 +83,32 @@ def native(call: EdgeCall) -> tuple[Tensor, None]:
                 by_source=edges.by_source,
                 target=edges.target,
                 seed=call.seed,
-                curve=_curve(call.weight) or "",
-                act=_ACTS[type(score.act)] if acts else "",  # type: ignore[union-attr, index]
+                score=score_name(score) if isinstance(score, scores.Distance) else "",
+                curve=curve_of(call.weight) or "",
+                act=ACTS[type(score.act)] if acts else "",  # type: ignore[union-attr, index]
                 act_constant=float(getattr(score.act, "slope", 0.0)) if acts else 0.0,  # type: ignore[union-attr]
                 scale=scale,
                 cap=cap,
                 dropout=call.dropout_p,
             )
         )
-    return out.to(call.query.dtype), None
+    return out.to(half), None
+
+
+def _with_own_sources(call: EdgeCall, dtype: torch.dtype) -> EdgeCall:
+    """The call in which every edge has a source of its own, if edges add to keys or values.
+
+    The caller holds tensors of that size already; one or two more of them are made.
+    """
+    if call.edge_key is None and call.edge_value is None:
+        return call
+    edges, source = call.edges, call.edges.index[0]
+    key, value = call.key.to(dtype)[source], call.value.to(dtype)[source]
+    if call.edge_key is not None:
+        key = key + call.edge_key.to(dtype)
+    if call.edge_value is not None:
+        value = value + call.edge_value.to(dtype)
+    return replace(call, key=key, value=value, edges=edges.apart, edge_key=None, edge_value=None)
 
 
 def _reduced(
@@ -93,7 +123,7 @@ def _reduced(
     dtype = query.dtype
     if isinstance(score, scores.Additive | scores.GatV2):
         return query, key, score.weight.to(dtype) * scale, 1.0
-    if type(score) is scores.Dot:
+    if type(score) in (scores.Dot, scores.Distance):
         return query, key, None, scale
     # Contiguous, so that torch's products do not depend on where the numbers lie.
     query = _seen(query, call.edges.target_start).contiguous()
@@ -126,7 +156,7 @@ def _constant(call: EdgeCall, bias: Tensor | None, dtype: torch.dtype) -> Tensor
         return query.new_zeros((1, 1), dtype=dtype)
     if isinstance(weight, weights.Linear):
         return None if weight.normalise else query.new_ones((1, 1), dtype=dtype)
-    if isinstance(weight, weights.Softmax | weights.Cog | weights.Softpick):
+    if isinstance(weight, _OF_ROWS):
         return None
     if isinstance(weight, weights.Sigmoid) and weight.bias != "-log_n":
         return query.new_full((1, 1), float(weight.bias), dtype=dtype)

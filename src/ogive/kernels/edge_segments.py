@@ -31,6 +31,7 @@ class Segments:
         vectors: (h, d) of an additive score Σ_d v_d act(q_d + k_d), scale included, or None.
         target_start, order, source, source_start, by_source, target: of an `EdgeList`.
         seed: int64 (), of dropout; None without.
+        score: a name in `compiled.APART`, "" for dot products and additive scores.
         curve: a name in `dense.ELEMENTWISE` or `dense.SHARING`.
         act: a name in `dense.ACTS`, "" for dot products.
         act_constant: the slope of leaky_relu.
@@ -51,6 +52,7 @@ class Segments:
     by_source: Tensor
     target: Tensor
     seed: Tensor | None
+    score: str
     curve: str
     act: str
     act_constant: float
@@ -120,7 +122,7 @@ def _dense(call: Segments, rows: Tensor, places: Tensor, stay: Tensor | None) ->
         keep=keep,
         offsets=None,
         seed=None,
-        score="",
+        score=call.score,
         curve=call.curve,
         act=call.act,
         act_constant=call.act_constant,

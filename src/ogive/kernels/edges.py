@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ogive.errors import ArgumentError, ArgumentTypeError, ImplUnavailable, unknown
 from ogive.kernels import checks, compiled
-from ogive.kernels.attention import Impl, _autocast, _last, _parts
 from ogive.kernels.dropout import draw_seed
 from ogive.kernels.edge_list import EdgeList
 from ogive.kernels.edge_native import lacks, native
 from ogive.kernels.edge_reference import EdgeCall, reference
+from ogive.kernels.entrance import Impl, autocast, parts_of, ran
 from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
 
@@ -82,8 +82,8 @@ def edge_attention(
         ImplUnavailable: the named implementation cannot do this, and why.
     """
     _check_nodes(query, key, value)
-    query, key, value = _autocast(query, key, value)
-    score_part, weight_part = _parts(score, weight, query)
+    query, key, value = autocast(query, key, value)
+    score_part, weight_part = parts_of(score, weight, query)
     listed = _edges(edges, query, key)
     probability = checks.check_dropout(dropout_p)
     call = EdgeCall(
@@ -103,7 +103,7 @@ def edge_attention(
     )
     name = _choose(impl, call)
     out, weights = _RUN[name](call)
-    _last["impl"] = name
+    ran(name)
     return (out, cast(Tensor, weights)) if call.returns_weights else out
 
 

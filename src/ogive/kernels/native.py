@@ -41,7 +41,7 @@ _SHARING = {
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear"}
 _SUMS = (scores.Additive, scores.GatV2)
-_ACTS = {
+ACTS = {
     maps.Tanh: "tanh",
     maps.Relu: "relu",
     maps.LeakyRelu: "leaky_relu",
@@ -59,11 +59,11 @@ def lacks(call: Call) -> str | None:
     score, _ = split_softcap(call.score)
     if score is None or type(score) not in (scores.Dot, scores.Distance, *_SUMS, *_REDUCED):
         return f"they have no score {call.score}"
-    if isinstance(score, _SUMS) and type(score.act) not in _ACTS:
+    if isinstance(score, _SUMS) and type(score.act) not in ACTS:
         return f"they have no additive score with {score.act}"
-    if isinstance(score, _SUMS) and _curve(call.weight) in SPARSE:
+    if isinstance(score, _SUMS) and curve_of(call.weight) in SPARSE:
         return f"they have no {call.weight} of {score.name} scores"
-    if _curve(call.weight) is None:
+    if curve_of(call.weight) is None:
         return f"they have no {call.weight}"
     if call.query.device.type != "cpu":
         return f"they run on a CPU, not on {call.query.device}"
@@ -87,7 +87,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
         factor = cast(Score, score).resolve_scale(query.shape[-1], call.scale)
         act, act_constant, vectors = "", 0.0, None
         if isinstance(score, _SUMS):
-            act, act_constant = _ACTS[type(score.act)], getattr(score.act, "slope", 0.0)
+            act, act_constant = ACTS[type(score.act)], getattr(score.act, "slope", 0.0)
             vectors = score.weight.to(dtype)
         if isinstance(score, scores.Cosine) and not score.learned:
             factor *= score.gain
@@ -108,8 +108,8 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 keep=_four_axes(call.visibility.mask),
                 offsets=_offsets(call) if left is not None or right is not None else None,
                 seed=call.seed,
-                score=_score_name(score),
-                curve=cast(str, _curve(call.weight)),
+                score=score_name(score),
+                curve=cast(str, curve_of(call.weight)),
                 act=act,
                 act_constant=act_constant,
                 scale=float(factor),
@@ -133,7 +133,7 @@ def split_softcap(score: Score) -> tuple[Score | None, float]:
     return score.score, float(steps[0].cap)
 
 
-def _score_name(score: Score | None) -> str:
+def score_name(score: Score | None) -> str:
     """The kernels' name for a score that is no dot product of query and key, "" for others."""
     if isinstance(score, scores.Distance):
         return "square" if score.power == 2 else "length"
@@ -147,7 +147,7 @@ def _parameter(score: Score | None, dtype: torch.dtype) -> Tensor | None:
     return score.weight.to(dtype)  # type: ignore[union-attr, operator, return-value]
 
 
-def _curve(weight: Weight) -> str | None:
+def curve_of(weight: Weight) -> str | None:
     """The kernels' name for a weight function, None where they have none."""
     if isinstance(weight, weights.Linear):
         return "linear" if weight.normalise else "identity"
@@ -176,7 +176,7 @@ def _constant(call: Call, dtype: torch.dtype) -> Tensor | None:
         return weight.logit.to(dtype).view(1, -1, 1)
     if isinstance(weight, weights.Softmax1):
         return query.new_zeros((1, 1, 1), dtype=dtype)
-    if type(weight) in _SHARING or _curve(weight) == "linear":
+    if type(weight) in _SHARING or curve_of(weight) == "linear":
         return None
     if isinstance(weight, weights.Linear):
         return query.new_ones((1, 1, 1), dtype=dtype)

@@ -65,7 +65,7 @@ def learn(call: Call, weight: str) -> None:
         _plans.clear()
     form = _form(call.query, call.key, weight, call.visibility.is_causal)
     dtype = torch.promote_types(call.query.dtype, torch.float32)
-    curve = native._curve(call.weight)
+    curve = native.curve_of(call.weight)
     if curve is not None:
         _plans[form] = Plan(curve, native._constant(call, dtype))
 

@@ -14,6 +14,17 @@ inline int64_t target_block(const EdgeProblem& p) {
   return std::max<int64_t>(16, (p.targets + 255) / 256);
 }
 
+// What nodes give to the gradient of their neighbour `own`: themselves for products, the way to them
+// for distances.
+template <class T>
+void add_sides(const EdgeProblem& p, const T* const* rows, int64_t n, int64_t from,
+               const Tail<T>& tail, const T* w, T* to, const T* own) {
+  if (p.apart)
+    add_rows<T, true>(rows, n, from, p.width, tail, w, to, own);
+  else
+    add_rows<T>(rows, n, from, p.width, tail, w, to);
+}
+
 // What a target's backward pass does whatever the weight function.
 template <class T>
 struct TargetPass {
@@ -28,7 +39,7 @@ struct TargetPass {
     if (!row.open(i)) return false;
     row.grads.need(p.heads * row.ld);
     row.spare.need(row.ld);
-    row.score(i, narrow(p), pad);
+    row.score(i, narrow(p) || p.apart == kLength, pad);
     weight_gradients(i);
     return true;
   }
@@ -54,8 +65,8 @@ struct TargetPass {
     else
       row.over(p.key, [&](int64_t e, int64_t count) {
         for (int64_t h = 0; h < p.heads; ++h)
-          add_rows<T>(row.gathered, count, h * p.key.head, p.width, row.tail,
-                      row.of(row.grads, h) + e, p.grad_query.at<T>(i, h));
+          add_sides<T>(p, row.gathered, count, h * p.key.head, row.tail, row.of(row.grads, h) + e,
+                       p.grad_query.at<T>(i, h), p.query.at<const T>(i, h));
       });
   }
 
@@ -104,8 +115,17 @@ struct TargetPass {
     if (narrow(p)) {
       narrow_gradients(i, h, g, vector_sums);
     } else if (!p.act) {
+      if (p.apart == kLength) through_length(g, row.of(row.raw, h));
       for (int64_t k = 0; k < row.ld; k += Lanes<T>::count)
         store<T>(g + k, load<T>(g + k) * T(p.scale));
+    }
+  }
+
+  // 1/d, and nothing where there is no distance.
+  void through_length(T* g, const T* raw) {
+    for (int64_t k = 0; k < row.ld; k += Lanes<T>::count) {
+      const Vec<T> s = load<T>(raw + k);
+      store<T>(g + k, s == T(0) ? Vec<T>{} : load<T>(g + k) * (T(-p.scale) / s));
     }
   }
 
@@ -195,7 +215,7 @@ struct SourcePass {
                                        splat<T>(T(c)), to, nullptr);
       });
     } else {
-      add_rows<T>(queries, count, h * p.query.head, p.width, tail, x, to);
+      add_sides<T>(p, queries, count, h * p.query.head, tail, x, to, p.key.at<const T>(j, h));
     }
   }
 };

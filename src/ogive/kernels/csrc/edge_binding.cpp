@@ -33,14 +33,15 @@ const EdgeEntry& find(const std::string& isa, std::string_view name) {
   throw std::invalid_argument("no compiled weight function over edges: " + std::string(name));
 }
 
-constexpr int kNumbers = 10, kIndices = 6, kRows = 16, kReals = 4;
+constexpr int kNumbers = 11, kIndices = 6, kRows = 16, kReals = 4;
 
 EdgeProblem read(const std::vector<int64_t>& n, const std::vector<double>& reals) {
   if (n.size() != kNumbers + kIndices + 3 * kRows || reals.size() != kReals)
     throw std::invalid_argument("wrong number of numbers");
   EdgeProblem p;
   int64_t* sizes[kNumbers] = {&p.targets,     &p.sources, &p.edges, &p.heads, &p.width,
-                              &p.value_width, &p.threads, &p.act,   &p.hides, &p.seed};
+                              &p.value_width, &p.threads, &p.act,   &p.hides, &p.seed,
+                              &p.apart};
   for (int i = 0; i < kNumbers; ++i) *sizes[i] = n[i];
   const int64_t* from = n.data() + kNumbers;
   p.target_start = reinterpret_cast<const int64_t*>(from[0]);

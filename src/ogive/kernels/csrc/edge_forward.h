@@ -43,9 +43,10 @@ void edge_forward(const EdgeProblem& p) {
       clear<T>(p.out, i, p.heads, p.value_width);
       if (!row.open(i)) continue;
       row.score(i, false, Weight::pad);
+      row.spare.need(row.ld);
       for (int64_t h = 0; h < p.heads; ++h) {
         T* s = row.of(row.scores, h);
-        Weight::weigh(s, row.n, constant_of<T>(p, i, h), bool(p.constant));
+        Weight::weigh(s, row.spare.get(), row.n, constant_of<T>(p, i, h), bool(p.constant));
         row.hide(h, s);
         row.drop(h, s);
       }

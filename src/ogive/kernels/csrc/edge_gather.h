@@ -132,6 +132,23 @@ inline T product(const T* a, const T* b, int64_t width, const Tail<T>& tail) {
   return folded<T>(even + odd);
 }
 
+// Σ_d (a_d − b_d)².
+template <class T>
+inline T squared_distance(const T* a, const T* b, int64_t width, const Tail<T>& tail) {
+  constexpr int W = Lanes<T>::count;
+  Vec<T> total{};
+  int64_t d = 0;
+  for (; d + W <= width; d += W) {
+    const Vec<T> apart = load<T>(a + d) - load<T>(b + d);
+    total += apart * apart;
+  }
+  if (tail.count) {
+    const Vec<T> apart = tail.load(a + d) - tail.load(b + d);
+    total += apart * apart;
+  }
+  return folded<T>(total);
+}
+
 // Σ_d v_d f(a_d + b_d). Beyond the width v is zero.
 template <class T, class Curve>
 inline T curve_sum(const T* vector, const T* a, const T* b, int64_t width, const Tail<T>& tail,
@@ -147,33 +164,50 @@ inline T curve_sum(const T* vector, const T* a, const T* b, int64_t width, const
   return folded<T>(total);
 }
 
-// to_d += Σ_e w_e row_e,d over N vectors of features.
-template <class T, int N>
-inline void add_columns(const T* const* rows, int64_t n, int64_t from, const T* w, T* to) {
+// to_d += Σ_e w_e row_e,d over N vectors of features; rows are seen from `own` where there is one.
+// Two sums in turn round less than one, and need not wait for each other.
+template <class T, int N, bool Away>
+inline void add_columns(const T* const* rows, int64_t n, int64_t from, const T* w, const T* own,
+                        T* to) {
   constexpr int W = Lanes<T>::count;
-  Vec<T> sums[N] = {};
-  for (int64_t e = 0; e < n; ++e) {
+  Vec<T> even[N] = {}, odd[N] = {}, here[N] = {};
+  if constexpr (Away)
+    for (int k = 0; k < N; ++k) here[k] = load<T>(own + k * W);
+  const auto add = [&](int64_t e, Vec<T>* sums) {
     const T* row = rows[e] + from;
     const Vec<T> weight = splat<T>(w[e]);
 #pragma GCC unroll 4
-    for (int k = 0; k < N; ++k) sums[k] += weight * load<T>(row + k * W);
+    for (int k = 0; k < N; ++k)
+      sums[k] += weight * (Away ? load<T>(row + k * W) - here[k] : load<T>(row + k * W));
+  };
+  int64_t e = 0;
+  for (; e + 2 <= n; e += 2) {
+    add(e, even);
+    add(e + 1, odd);
   }
+  if (e < n) add(e, even);
 #pragma GCC unroll 4
-  for (int k = 0; k < N; ++k) store<T>(to + k * W, load<T>(to + k * W) + sums[k]);
+  for (int k = 0; k < N; ++k) store<T>(to + k * W, load<T>(to + k * W) + (even[k] + odd[k]));
 }
 
-// to_d += Σ_e w_e row_e,d of n ≤ kGathered rows, features `from` and on.
-template <class T>
+// to_d += Σ_e w_e row_e,d of n ≤ kGathered rows, features `from` and on; seen from `own` if Away.
+template <class T, bool Away = false>
 inline void add_rows(const T* const* rows, int64_t n, int64_t from, int64_t width,
-                     const Tail<T>& tail, const T* w, T* to) {
+                     const Tail<T>& tail, const T* w, T* to, const T* own = nullptr) {
   constexpr int W = Lanes<T>::count;
   int64_t d = 0;
-  for (; d + 4 * W <= width; d += 4 * W) add_columns<T, 4>(rows, n, from + d, w, to + d);
-  for (; d + W <= width; d += W) add_columns<T, 1>(rows, n, from + d, w, to + d);
+  for (; d + 4 * W <= width; d += 4 * W)
+    add_columns<T, 4, Away>(rows, n, from + d, w, Away ? own + d : own, to + d);
+  for (; d + W <= width; d += W)
+    add_columns<T, 1, Away>(rows, n, from + d, w, Away ? own + d : own, to + d);
   if (!tail.count) return;
-  Vec<T> sums{};
-  for (int64_t e = 0; e < n; ++e) sums += w[e] * tail.load(rows[e] + from + d);
-  tail.add(to + d, sums);
+  Vec<T> even{}, odd{}, here{};
+  if constexpr (Away) here = tail.load(own + d);
+  for (int64_t e = 0; e < n; ++e) {
+    const Vec<T> row = tail.load(rows[e] + from + d);
+    (e % 2 ? odd : even) += w[e] * (Away ? row - here : row);
+  }
+  tail.add(to + d, even + odd);
 }
 
 // to_d += v_d Σ_e x_e f'(own_d + row_e,d) and, if wanted, values_d += Σ_e x_e f(own_d + row_e,d).

@@ -23,6 +23,7 @@ struct EdgeProblem {
   int64_t act;                     // of an additive score, 0 for a dot product
   int64_t hides;                   // whether the bias may hide edges, by −∞
   int64_t seed;
+  int64_t apart;                   // of a score by distance (apart.h), 0 for others
   double scale;                    // of a dot product; additive scores have it in the vectors
   double cap;                      // of the softcap, 0 for none
   double act_constant;             // a leaky relu's slope

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "additive.h"
+#include "apart.h"
 #include "buffer.h"
 #include "dropout.h"
 #include "edge_gather.h"
@@ -100,14 +101,21 @@ struct EdgeRow {
   }
 
  private:
+  T score_of_square(T square) const {
+    return p.apart == kSquare ? T(-0.5 * p.scale) * square : T(-p.scale) * std::sqrt(square);
+  }
+
   void multiply(int64_t i) {
     const T scale = T(p.scale);
     over(p.key, [&](int64_t e, int64_t count) {
       for (int64_t h = 0; h < p.heads; ++h) {
         const T* q = p.query.at<const T>(i, h);
         T* s = of(scores, h) + e;
-        for (int64_t k = 0; k < count; ++k)
-          s[k] = scale * product<T>(q, gathered[k] + h * p.key.head, p.width, tail);
+        for (int64_t k = 0; k < count; ++k) {
+          const T* other = gathered[k] + h * p.key.head;
+          s[k] = p.apart ? score_of_square(squared_distance<T>(q, other, p.width, tail))
+                         : scale * product<T>(q, other, p.width, tail);
+        }
       }
     });
   }

@@ -9,6 +9,7 @@
 
 #include "edge_gather.h"
 #include "rows.h"
+#include "thresholds.h"
 
 namespace ogive::OGIVE_ISA::edge {
 
@@ -16,7 +17,7 @@ template <class T, class Curve>
 struct EachEdge {
   static constexpr T pad = 0;
 
-  static void weigh(T* s, int64_t n, T c, bool) {
+  static void weigh(T* s, T*, int64_t n, T c, bool) {
     for (int64_t k = 0; k < n; k += Lanes<T>::count)
       store<T>(s + k, Curve::template value<T>(load<T>(s + k), splat<T>(c)));
   }
@@ -66,7 +67,7 @@ struct SharedEdges {
     return {top, total, sunk * over};
   }
 
-  static void weigh(T* s, int64_t n, T sink, bool sinks) { divide(s, n, sink, sinks); }
+  static void weigh(T* s, T*, int64_t n, T sink, bool sinks) { divide(s, n, sink, sinks); }
 
   // Returns dL/dz of the sink's logit z.
   static T slope(T* s, T* g, T* spare, int64_t n, T sink, bool sinks) {
@@ -89,6 +90,52 @@ struct SharedEdges {
       }
     }
     return -of.sunk * delta;
+  }
+};
+
+template <class T, class Shape>
+struct SparseEdges {
+  static constexpr T pad = kNothing<T>;
+
+  static void weigh(T* s, T* spare, int64_t n, T, bool) {
+    const T threshold = lower(s, spare, n);
+    for (int64_t k = 0; k < n; k += Lanes<T>::count)
+      store<T>(s + k, Shape::template weight<T>(above(s + k, threshold)));
+  }
+  static T slope(T* s, T* g, T* spare, int64_t n, T, bool) {
+    const T threshold = lower(s, spare, n);
+    Vec<T> totals{}, products{};
+    for (int64_t k = 0; k < n; k += Lanes<T>::count) {
+      const Vec<T> gap = above(s + k, threshold), share = Shape::template share<T>(gap);
+      store<T>(s + k, Shape::template weight<T>(gap));
+      store<T>(spare + k, share);
+      totals += share;
+      products += share * load<T>(g + k);
+    }
+    const T total = folded<T>(totals), delta = total > 0 ? folded<T>(products) / total : 0;
+    for (int64_t k = 0; k < n; k += Lanes<T>::count)
+      store<T>(g + k, load<T>(spare + k) * (load<T>(g + k) - delta));
+    return 0;
+  }
+
+ private:
+  // Scores become those below the top, times the shape's factor; returns their threshold, infinite
+  // where all are hidden.
+  static T lower(T* s, T* spare, int64_t n) {
+    Vec<T> most = splat<T>(kNothing<T>);
+    for (int64_t k = 0; k < n; k += Lanes<T>::count) most = larger<T>(load<T>(s + k), most);
+    const T top = highest<T>(most);
+    if (top == kNothing<T>) return -kNothing<T>;
+    int64_t count = 0;
+    for (int64_t k = 0; k < n; k += Lanes<T>::count)
+      store<T>(s + k, (load<T>(s + k) - top) * T(Shape::factor));
+    for (int64_t k = 0; k < n; ++k)
+      if (s[k] > T(-1)) spare[count++] = s[k];
+    return T(Shape::threshold(spare, count));
+  }
+  static Vec<T> above(const T* s, T threshold) {
+    const Vec<T> gap = load<T>(s) - threshold;
+    return gap > T(0) ? gap : Vec<T>{};
   }
 };
 

@@ -27,6 +27,8 @@ constexpr EdgeEntry entries[] = {
     entry<here::edge::EachEdge, here::Silu>("silu"),
     entry<here::edge::EachEdge, here::Softplus>("softplus"),
     entry<here::edge::EachEdge, here::Tanh>("tanh"),
+    entry<here::edge::SparseEdges, here::Entmax15Shape>("entmax15"),
+    entry<here::edge::SparseEdges, here::SparsemaxShape>("sparsemax"),
     entry<here::edge::SharedEdges, here::CogShape>("cog"),
     entry<here::edge::SharedEdges, here::LinearShape>("linear"),
     entry<here::edge::SharedEdges, here::SoftmaxShape>("softmax"),
