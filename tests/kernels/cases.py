@@ -323,6 +323,7 @@ def naturals(call: Call) -> dict[str, float]:
 
 COMPILED_SCORES = (
     "dot",
+    "unscaled_dot",
     "dot,softcap(2)",
     "cosine",
     "cosine(learned=true)",

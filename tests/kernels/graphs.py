@@ -65,7 +65,16 @@ def found(call: Call, edge_index: Tensor, impl: str, **more: Any) -> dict[str, T
     return cases.ours(call, impl, run=on_edges(edge_index, **more))
 
 
-NATIVE_SCORES = ("dot", "cosine", "bilinear", "distance", "additive", "gat", "gatv2")
+NATIVE_SCORES = (
+    "dot",
+    "unscaled_dot",
+    "cosine",
+    "bilinear",
+    "distance",
+    "additive",
+    "gat",
+    "gatv2",
+)
 
 
 def is_native(case: cases.Case) -> bool:

@@ -39,6 +39,7 @@ CALLS = [
     ("bilinear", "linear", 3),
     ("distance", "entmax15", 9),
     ("distance(power=1)", "sparsemax", 8),
+    ("unscaled_dot", "softmax", 7),
 ]
 
 

@@ -18,7 +18,8 @@ from ogive.parts import scores, weights
 from ogive.parts.scores import Score
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_PRODUCTS = (scores.Dot, scores.Distance, scores.Cosine, scores.Bilinear)
+_PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
+_REDUCED = (scores.Cosine, scores.Bilinear)
 _SUMS = (scores.Additive, scores.GatV2, scores.Gat)
 _OF_ROWS = (
     weights.Softmax,
@@ -35,7 +36,7 @@ def lacks(call: EdgeCall) -> str | None:
     if compiled.missing:
         return compiled.missing
     score, _ = split_softcap(call.score)
-    if type(score) not in (*_PRODUCTS, *_SUMS):
+    if type(score) not in (*_PAIRS, *_REDUCED, *_SUMS):
         return f"they have no score {call.score}"
     if isinstance(score, _SUMS) and type(score.act) not in ACTS:
         return f"they have no {score.name} score with {score.act}"
@@ -123,7 +124,7 @@ def _reduced(
     dtype = query.dtype
     if isinstance(score, scores.Additive | scores.GatV2):
         return query, key, score.weight.to(dtype) * scale, 1.0
-    if type(score) in (scores.Dot, scores.Distance):
+    if type(score) in _PAIRS:
         return query, key, None, scale
     # Contiguous, so that torch's products do not depend on where the numbers lie.
     query = _seen(query, call.edges.target_start).contiguous()

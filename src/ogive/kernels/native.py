@@ -39,6 +39,7 @@ _SHARING = {
     weights.Entmax15: "entmax15",
 }
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
+_PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear"}
 _SUMS = (scores.Additive, scores.GatV2)
 ACTS = {
@@ -57,7 +58,7 @@ def lacks(call: Call) -> str | None:
     if compiled.missing:
         return compiled.missing
     score, _ = split_softcap(call.score)
-    if score is None or type(score) not in (scores.Dot, scores.Distance, *_SUMS, *_REDUCED):
+    if score is None or type(score) not in (*_PAIRS, *_SUMS, *_REDUCED):
         return f"they have no score {call.score}"
     if isinstance(score, _SUMS) and type(score.act) not in ACTS:
         return f"they have no additive score with {score.act}"
