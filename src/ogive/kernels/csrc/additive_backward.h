@@ -5,193 +5,186 @@
 // batch changes a bit.
 #pragma once
 
+#include <omp.h>
+
 #include <algorithm>
-#include <vector>
 
 #include "additive_forward.h"
-#include "turn.h"
+#include "backward.h"
 
 namespace ogive::OGIVE_ISA {
 
-// How the work is cut: units of (batch, shared head, hand), and what each unit sums for itself.
-struct AdditiveUnits {
-  int64_t spans, hands, group, query_size, unit_size;
+// What a unit (batch, key head, hand) sums for itself: queries and a vector for each head of the
+// group, with room for a whole vector after the last number.
+struct AdditiveTotals {
+  int64_t queries, member, unit;
 
-  explicit AdditiveUnits(const Problem& p)
-      : spans((p.keys + kSpan - 1) / kSpan),
-        hands(std::clamp<int64_t>(16 / p.shared, 1, std::max<int64_t>(1, spans))),
-        group(p.heads / p.shared),
-        query_size(p.queries * p.width),
-        unit_size(group * (query_size + p.width)) {}
-  int64_t count(const Problem& p) const { return p.batch * p.shared * hands; }
+  template <class T>
+  static AdditiveTotals of(const Problem& p, T) {
+    const int64_t queries = p.queries * p.width, member = queries + p.width;
+    return {queries, member, p.heads / p.shared * member + kPanel<T>};
+  }
 };
 
 template <class T>
 struct AdditiveBack {
   AdditiveKeys<T> keys;
-  Buffer<T> query, grad_out, grad_tall, scores, grads, features, value_sums;
+  AdditiveQueries<T> queries;
+  Buffer<T> value_panels, grad_out, grad_tall, scores, grads, features, value_sums, row;
+  Sight<T> sight;
+  Watch<T> watch;
   T slopes[kSpan], stay[kSpan];
+
+  void reserve(const Problem& p) {
+    value_panels.need(wide<T>(p.keys) * p.value_width);
+    grad_out.need(kBlock * p.value_width);
+    grad_tall.need(kBlock * wide<T>(p.value_width));
+    scores.need(kBlock * kSpan);
+    grads.need(kBlock * kSpan);
+    features.need(kSpan * p.width);
+    value_sums.need(kSpan * wide<T>(p.value_width));
+    row.need(wide<T>(p.width));
+    sight.reserve(p);
+    reserve_additive(p, keys, queries);
+  }
 };
 
+// The sum of one query's row of the bias's gradient; axes that the bias lacks have stride 0.
 template <class T>
-void pack_additive_back(const Problem& p, int64_t b, int64_t g, AdditiveKeys<T>& kept) {
-  const int64_t head = b * p.shared + g;
-  if (kept.head == head) return;
-  kept.head = head;
-  pack_features<T>(p, b, g, kept.features.need(round_up(p.keys, kSpan) * p.width));
-  Watch<T> nobody;
-  pack_panels<T>({p.value, b, g, 0, p.keys, p.value_width}, 1,
-                 kept.value_panels.need(round_up(p.keys, kPanel<T>) * p.value_width), nobody);
+void add_bias_gradient_of_query(const Problem& p, const Place& at, int64_t r, Span seen,
+                                const T* grads) {
+  T* to = p.grad_bias.at<T>(at.b, at.h, at.first + r, at.start);
+  const int64_t stride = p.grad_bias.stride[3];
+  for (int64_t k = seen.low; k < seen.high; ++k) to[k * stride] += grads[k];
 }
 
-// Scores and ∂/∂weights of a tile become weights and ∂/∂scores.
+// Scores and ∂/∂weights of a tile become weights and ∂/∂scores; where nothing is visible, zeros.
 template <class T, class Slope>
-void turn_tile(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows, int64_t j0,
-               int64_t n, T* scores, T* grads, AdditiveBack<T>& mine) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const Row<T> row = query_row<T>(p, b, h, i0 + r, j0, n, scores + r * kSpan);
-    const T zero = 0;
-    const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(b, h, i0 + r);
-    const T* second = Slope::shares ? p.delta.at<T>(b, h, i0 + r) : &zero;
-    const T* stay = nullptr;
-    if (p.dropout > 0) stay = stay_of_query<T>(p, b, h, i0 + r, j0, n, mine.stay);
+void turn_additive_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine) {
+  T *scores = mine.scores.get(), *grads = mine.grads.get();
+  for (int64_t r = 0; r < at.rows; ++r) {
+    const Span& group = mine.sight.groups[r / kRows];
+    const int64_t n = group.high - group.low, i = at.first + r;
     T* grad = grads + r * kSpan;
-    turn_row<T, Slope, false>(row, grad, first, second, T(p.cap), mine.slopes, stay);
-    if (p.grad_bias) add_bias_gradient<T>(p, b, h, i0 + r, j0, n, grad);
-    if (p.cap > 0) unsquash<T>(n, mine.slopes, grad);
+    if (mine.sight.rows[r].empty()) {
+      std::fill(scores + r * kSpan + group.low, scores + r * kSpan + group.high, T(0));
+      std::fill(grad + group.low, grad + group.high, T(0));
+      continue;
+    }
+    const T zero = 0, *stay = nullptr;
+    const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(at.b, at.h, i);
+    const T* second = Slope::shares ? p.delta.at<T>(at.b, at.h, i) : &zero;
+    if (p.dropout > 0)
+      stay = stay_of_query<T>(p, at.b, at.h, i, at.start + group.low, n, mine.stay);
+    turn_row<T, Slope, false>(mine.sight.row(r, scores), grad + group.low, first, second, T(p.cap),
+                              mine.slopes, stay);
+    if (p.grad_bias) add_bias_gradient_of_query<T>(p, at, r, mine.sight.rows[r], grad);
+    if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
   }
 }
 
-// One block of queries of head h against columns `at` of a span; `sums` are the head's own.
+// One block of queries against one span of keys; `sums` are the head's own.
 template <class T, class Slope>
-void additive_back_tile(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t span, Span at,
-                        AdditiveBack<T>& mine, T* sums) {
-  const int64_t rows = std::min(kBlock, p.queries - i0);
-  const int64_t j0 = span * kSpan + at.low, n = at.high - at.low;
-  const int64_t wide = round_up(p.value_width, kPanel<T>);
-  T* query = mine.query.need(kBlock * p.width);
-  T* grad_out = mine.grad_out.need(kBlock * p.value_width);
-  T* grad_tall = mine.grad_tall.need(kBlock * wide);
-  T* scores = mine.scores.need(kBlock * kSpan);
-  T* grads = mine.grads.need(kBlock * kSpan);
-  Watch<T> nobody;
-  const Rows grad{p.grad_out, b, h, i0, rows, p.value_width};
-  pack_rows<T>({p.query, b, h, i0, rows, p.width}, 1, query, p.width, nobody);
-  pack_rows<T>(grad, 1, grad_out, p.value_width, nobody);
-  pack_tall<T>(grad, grad_tall, nobody);
-  const AdditiveTile<T> tile = {rows,   p.width, at.low, at.high, p.vectors.at<const T>(h, 0),
-                                query, mine.keys.features.get() + span * kSpan * p.width};
-  additive_scores<T>(p, tile, scores, kSpan);
-  against_panels<T>(rows, p.value_width, grad_out,
-                    mine.keys.value_panels.get() + j0 * p.value_width, Same({0, n}).spans,
-                    grads + at.low, kSpan);
-  turn_tile<T, Slope>(p, b, h, i0, rows, j0, n, scores + at.low, grads + at.low, mine);
-  add_product<T, kTransposed>(n, Same({0, rows}).spans, scores + at.low, kSpan, grad_tall, rows,
-                              wide, mine.value_sums.get() + at.low * wide);
-  additive_gradients<T>(p, tile, grads, kSpan,
-                        {sums + i0 * p.width, sums + p.queries * p.width, mine.features.get()});
+void additive_back_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine, T* sums) {
+  if (!mine.sight.look(p, at, mine.watch)) return;
+  T *scores = mine.scores.get(), *grads = mine.grads.get();
+  Watch<T> nobody;  // a gradient may be anything
+  const Rows grad{p.grad_out, at.b, at.h, at.first, at.rows, p.value_width};
+  pack_features<T>(p, at.b, at.h, at.first, at.rows, mine.queries, mine.watch);
+  pack_rows<T>(grad, 1, mine.grad_out.get(), p.value_width, nobody);
+  pack_tall<T>(grad, mine.grad_tall.get(), nobody);
+  additive_scores<T>(p, at, mine.sight, mine.keys, mine.queries, scores);
+  against_panels<T>(at.rows, p.value_width, mine.grad_out.get(),
+                    mine.value_panels.get() + at.start * p.value_width, mine.sight.groups, grads,
+                    kSpan);
+  turn_additive_tile<T, Slope>(p, at, mine);
+  Span keys[kSpan / 6 + 1];
+  mine.sight.across(at.rows, at.columns, keys);
+  add_product<T, kTransposed>(at.columns, keys, scores, kSpan, mine.grad_tall.get(), at.rows,
+                              wide<T>(p.value_width), mine.value_sums.get());
+  additive_gradients<T>(p, at, mine.sight, mine.keys, mine.queries, grads,
+                        {sums + at.first * p.width, sums + p.queries * p.width,
+                         mine.features.get()});
+}
+
+template <class T>
+void write_additive_span(const Problem& p, int64_t b, int64_t g, int64_t j0, int64_t count,
+                         AdditiveBack<T>& mine) {
+  T* row = mine.row.get();
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t d = 0; d < p.width; ++d) row[d] = mine.features.get()[d * kSpan + j];
+    write_row<T>(p.grad_key, b, g, j0 + j, row, p.width, 1);
+    write_row<T>(p.grad_value, b, g, j0 + j, mine.value_sums.get() + j * wide<T>(p.value_width),
+                 p.value_width, 1);
+  }
 }
 
 // All queries of a group of heads against one span of keys.
 template <class T, class Slope>
-void additive_back_span(const Problem& p, const AdditiveUnits& cut, int64_t b, int64_t g,
-                        int64_t span, AdditiveBack<T>& mine, T* sums) {
-  const int64_t j0 = span * kSpan, n = std::min(kSpan, p.keys - j0);
-  const int64_t wide = round_up(p.value_width, kPanel<T>);
-  pack_additive_back<T>(p, b, g, mine.keys);
-  T* features = mine.features.need(kSpan * p.width);
-  T* value_sums = mine.value_sums.need(kSpan * wide);
-  std::fill(features, features + kSpan * p.width, T(0));
-  std::fill(value_sums, value_sums + kSpan * wide, T(0));
-  for (int64_t member = 0; member < cut.group; ++member)
-    for (int64_t i0 = 0; i0 < p.queries; i0 += kBlock) {
-      const int64_t rows = std::min(kBlock, p.queries - i0);
-      Span seen = columns_of<T>(i0, rows, [&](int64_t i) { return keys_of(p, b, i); });
-      seen = {std::max(seen.low, j0), std::min(seen.high, j0 + n)};
-      if (seen.low >= seen.high) continue;
-      additive_back_tile<T, Slope>(p, b, g * cut.group + member, i0, span,
-                                   columns_within<T>(seen, span), mine,
-                                   sums + member * (cut.query_size + p.width));
-    }
-  for (int64_t j = 0; j < n; ++j) {
-    T* to = p.grad_key.at<T>(b, g, j0 + j);
-    for (int64_t d = 0; d < p.width; ++d) to[d * p.grad_key.stride[3]] = features[d * kSpan + j];
-    to = p.grad_value.at<T>(b, g, j0 + j);
-    for (int64_t k = 0; k < p.value_width; ++k)
-      to[k * p.grad_value.stride[3]] = value_sums[j * wide + k];
+void additive_back_span(const Problem& p, int64_t b, int64_t g, int64_t j0, AdditiveBack<T>& mine,
+                        T* sums) {
+  const int64_t count = std::min(kSpan, p.keys - j0), head = b * p.shared + g;
+  const int64_t group = p.heads / p.shared;
+  if (mine.keys.head != head) {
+    mine.keys.head = head;
+    pack_features<T>(p, b, g, mine.keys, mine.watch);
+    pack_panels<T>({p.value, b, g, 0, p.keys, p.value_width}, 1, mine.value_panels.get(),
+                   mine.watch);
   }
+  T *features = mine.features.get(), *value_sums = mine.value_sums.get();
+  std::fill(features, features + kSpan * p.width, T(0));
+  std::fill(value_sums, value_sums + kSpan * wide<T>(p.value_width), T(0));
+  for (int64_t member = 0; member < group; ++member)
+    for (int64_t i0 = 0; i0 < p.queries; i0 += kBlock)
+      additive_back_tile<T, Slope>(
+          p, {b, g * group + member, i0, std::min(kBlock, p.queries - i0), j0, count, true}, mine,
+          sums + member * AdditiveTotals::of(p, T{}).member);
+  write_additive_span<T>(p, b, g, j0, count, mine);
 }
 
 // The hands of one head in order, and over the batch what belongs to a head's vector.
 template <class T>
-void add_additive_hands(const Problem& p, const AdditiveUnits& cut, int64_t h, const T* all) {
+void add_additive_hands(const Problem& p, int64_t h, int64_t hands, T* totals) {
+  const int64_t group = p.heads / p.shared;
+  const AdditiveTotals size = AdditiveTotals::of(p, T{});
   T* vector = p.grad_vectors.at<T>(h, 0);
   std::fill(vector, vector + p.width, T(0));
   for (int64_t b = 0; b < p.batch; ++b) {
-    const T* first = all + (b * p.shared + h / cut.group) * cut.hands * cut.unit_size +
-                     h % cut.group * (cut.query_size + p.width);
-    for (int64_t i = 0; i < p.queries; ++i) {
-      T* to = p.grad_query.at<T>(b, h, i);
-      for (int64_t d = 0; d < p.width; ++d) {
-        T sum = first[i * p.width + d];
-        for (int64_t hand = 1; hand < cut.hands; ++hand)
-          sum += first[hand * cut.unit_size + i * p.width + d];
-        to[d * p.grad_query.stride[3]] = sum;
-      }
-    }
-    for (int64_t hand = 0; hand < cut.hands; ++hand)
-      for (int64_t d = 0; d < p.width; ++d)
-        vector[d] += first[hand * cut.unit_size + cut.query_size + d];
+    T* first = totals + (b * p.shared + h / group) * hands * size.unit + h % group * size.member;
+    for (int64_t hand = 1; hand < hands; ++hand)
+      for (int64_t k = 0; k < size.member; ++k) first[k] += first[hand * size.unit + k];
+    for (int64_t i = 0; i < p.queries; ++i)
+      write_row<T>(p.grad_query, b, h, i, first + i * p.width, p.width, 1);
+    for (int64_t d = 0; d < p.width; ++d) vector[d] += first[size.queries + d];
   }
 }
 
-// Units that add into the same entries of a broadcast bias's gradient go one after another, in
-// one thread: `outer` counts what is independent, `inner` what is not.
-struct Turns {
-  int64_t outer[3], inner[3], units, within;
-
-  Turns(const Problem& p, const AdditiveUnits& cut) {
-    const int64_t all[] = {p.batch, p.shared, cut.hands};
-    const bool meets[] = {p.grad_bias.stride[0] == 0, p.grad_bias.stride[1] == 0,
-                          p.grad_bias.stride[3] == 0};
-    for (int axis = 0; axis < 3; ++axis) {
-      const bool shared = p.grad_bias && meets[axis];
-      outer[axis] = shared ? 1 : all[axis];
-      inner[axis] = shared ? all[axis] : 1;
-    }
-    units = outer[0] * outer[1] * outer[2];
-    within = inner[0] * inner[1] * inner[2];
-  }
-  // Number of the unit (batch, shared head, hand) that comes w-th within outer unit u.
-  int64_t at(int64_t u, int64_t w) const {
-    const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
-    const int64_t g = u / outer[2] % outer[1] + w / inner[2] % inner[1];
-    const int64_t hand = u % outer[2] + w % inner[2];
-    return (b * outer[1] * inner[1] + g) * outer[2] * inner[2] + hand;
-  }
-};
-
 template <class T, class Slope>
 void additive_backward(const Problem& p) {
-  const AdditiveUnits cut(p);
-  const Turns turns(p, cut);
-  Buffer<T> all;
-  T* sums = all.need(cut.count(p) * cut.unit_size);
-#pragma omp parallel num_threads(p.threads) if (p.threads > 1)
+  const int64_t hands = hands_of(p, spans_of(p)), size = AdditiveTotals::of(p, T{}).unit;
+  const Shares shares(p, hands);
+  Buffer<T> buffer;
+  T* totals = buffer.need(p.batch * p.shared * hands * size);
+  auto all = scratches<AdditiveBack<T>>(p, std::max(shares.apart(), p.heads));
+#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
   {
-    AdditiveBack<T> mine;
+    AdditiveBack<T>& mine = all[omp_get_thread_num()];
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t u = 0; u < turns.units; ++u)
-      for (int64_t w = 0; w < turns.within; ++w) {
-        const int64_t unit = turns.at(u, w), head = unit / cut.hands;
-        T* own = sums + unit * cut.unit_size;
-        std::fill(own, own + cut.unit_size, T(0));
-        for (int64_t span = unit % cut.hands; span < cut.spans; span += cut.hands)
-          additive_back_span<T, Slope>(p, cut, head / p.shared, head % p.shared, span, mine, own);
+    for (int64_t u = 0; u < shares.apart(); ++u)
+      for (int64_t w = 0; w < shares.together(); ++w) {
+        const auto [outer, inner] = std::pair{shares.outer, shares.inner};
+        const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
+        const int64_t g = u / outer[2] % outer[1] + w / inner[2] % inner[1];
+        const int64_t hand = u % outer[2] + w % inner[2];
+        T* own = totals + ((b * p.shared + g) * hands + hand) * size;
+        std::fill(own, own + size, T(0));
+        for (int64_t span = hand; span < spans_of(p); span += hands)
+          additive_back_span<T, Slope>(p, b, g, span * kSpan, mine, own);
       }
 #pragma omp for schedule(static)
-    for (int64_t h = 0; h < p.heads; ++h) add_additive_hands<T>(p, cut, h, sums);
+    for (int64_t h = 0; h < p.heads; ++h) add_additive_hands<T>(p, h, hands, totals);
   }
+  report(p, all);
 }
 
 }  // namespace ogive::OGIVE_ISA

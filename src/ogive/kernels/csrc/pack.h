@@ -98,7 +98,7 @@ void pack_tall(const Rows& from, T* to, Watch<T>& watcher) {
 }
 
 // Panels of rows, transposed: to[panel of rows][column][row of the panel].
-template <class T>
+template <class T, int64_t Panel = kPanel<T>>
 void pack_panels(const Rows& from, T factor, T* to, Watch<T>& watcher) {
   constexpr int W = Lanes<T>::count;
   with_kind<T>(from.view, [&](auto kind) {
@@ -106,8 +106,8 @@ void pack_panels(const Rows& from, T factor, T* to, Watch<T>& watcher) {
     using Type = typename Stored<T, K>::Type;
     Watch<T> watch = watcher;
     const int64_t stride = from.view.stride[3], depth = from.columns;
-    for (int64_t j = 0; j < round_up(from.rows, kPanel<T>); j += W) {
-      T* panel = to + j / kPanel<T> * kPanel<T> * depth + j % kPanel<T>;
+    for (int64_t j = 0; j < round_up(from.rows, Panel); j += W) {
+      T* panel = to + j / Panel * Panel * depth + j % Panel;
       for (int64_t k = 0; k < depth; k += W) {
         Vec<T> block[W];
         if (j + W <= from.rows && k + W <= depth && stride == 1) {
@@ -120,7 +120,7 @@ void pack_panels(const Rows& from, T factor, T* to, Watch<T>& watcher) {
           }
           transpose<T>(block);
 #pragma GCC unroll 16
-          for (int c = 0; c < W; ++c) store<T>(panel + (k + c) * kPanel<T>, block[c]);
+          for (int c = 0; c < W; ++c) store<T>(panel + (k + c) * Panel, block[c]);
           continue;
         }
         for (int r = 0; r < W; ++r) {
@@ -133,7 +133,7 @@ void pack_panels(const Rows& from, T factor, T* to, Watch<T>& watcher) {
         }
         transpose<T>(block);
         for (int64_t c = 0; c < std::min<int64_t>(W, depth - k); ++c)
-          store<T>(panel + (k + c) * kPanel<T>, block[c]);
+          store<T>(panel + (k + c) * Panel, block[c]);
       }
     }
     watcher = watch;
