@@ -66,7 +66,11 @@ _KINDS = {torch.bfloat16: 1, torch.float16: 2}
 ACT_NUMBERS = {
     name: number
     for number, name in enumerate(
-        ("", "tanh", "relu", "leaky_relu", "silu", "sigmoid", "softplus", "gelu")
+        (
+            "",
+            *("tanh", "relu", "leaky_relu", "silu", "sigmoid", "softplus", "gelu"),
+            *("relu2", "elu", "elu1", "hardtanh", "mish"),
+        )
     )
 }
 

@@ -62,6 +62,11 @@ ACTS: dict[str, Callable[..., Tensor]] = {
     "sigmoid": lambda x, c: x.sigmoid(),
     "softplus": lambda x, c: F.softplus(x, threshold=40),
     "gelu": lambda x, c: F.gelu(x),
+    "relu2": lambda x, c: F.relu(x).square(),
+    "elu": lambda x, c: F.elu(x),
+    "elu1": lambda x, c: F.elu(x) + 1,
+    "hardtanh": lambda x, c: F.hardtanh(x),
+    "mish": lambda x, c: F.mish(x),
 }
 """In the order of the compiled enumeration, which starts at 1."""
 GRADED = ("query", "key", "value", "constant", "bias", "vectors", "parameter")

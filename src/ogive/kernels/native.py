@@ -50,6 +50,11 @@ ACTS = {
     maps.Sigmoid: "sigmoid",
     maps.Softplus: "softplus",
     maps.Gelu: "gelu",
+    maps.Relu2: "relu2",
+    maps.Elu: "elu",
+    maps.Elu1: "elu1",
+    maps.Hardtanh: "hardtanh",
+    maps.Mish: "mish",
 }
 
 

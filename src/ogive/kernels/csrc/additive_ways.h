@@ -5,13 +5,12 @@
 #include <cmath>
 #include <vector>
 
+#include "act.h"
 #include "additive_ramp.h"
 #include "additive_ratio.h"
 #include "buffer.h"
 
 namespace ogive::OGIVE_ISA {
-
-enum Act : int64_t { kNoAct, kTanh, kRelu, kLeakyRelu, kSilu, kSigmoid, kSoftplus, kGelu };
 
 template <class T>
 struct AdditiveKeys {  // of the head that a thread is working on
@@ -151,18 +150,16 @@ struct ByRatio {
   }
 };
 
-// Runs `with` for the activation of the problem.
+// Runs `with` for the way of the problem's activation.
 template <class T, class With>
-void with_act(const Problem& p, With with) {
+void with_way(const Problem& p, With with) {
   switch (p.act) {
     case kTanh: return with(ByRatio<T, TanhRatio>{1});
+    case kSigmoid: return with(ByRatio<T, SigmoidRatio>{0});
     case kRelu: return with(ByRamp<T>{0});
     case kLeakyRelu: return with(ByRamp<T>{T(p.act_constant)});
-    case kSilu: return with(ByCurve<T, Silu>{1});
-    case kSigmoid: return with(ByRatio<T, SigmoidRatio>{0});
-    case kSoftplus: return with(ByCurve<T, Softplus>{1});
-    case kGelu: return with(ByCurve<T, Gelu>{1});
-    default: return;
+    default:
+      return with_act(p, [&](auto curve, double c) { with(ByCurve<T, decltype(curve)>{T(c)}); });
   }
 }
 
@@ -172,14 +169,14 @@ void reserve_additive(const Problem& p, AdditiveKeys<T>& keys, AdditiveQueries<T
   queries.features.need(kBlock * p.width);
   queries.near.reserve(p.width);
   queries.far.reserve(p.width);
-  with_act<T>(p, [&](auto way) { way.reserve(p, keys, queries); });
+  with_way<T>(p, [&](auto way) { way.reserve(p, keys, queries); });
 }
 
 // Keys of a head, feature by feature.
 template <class T>
 void pack_features(const Problem& p, int64_t b, int64_t g, AdditiveKeys<T>& kept, Watch<T>& watch) {
   pack_panels<T, kSpan>({p.key, b, g, 0, p.keys, p.width}, 1, kept.features.get(), watch);
-  with_act<T>(p, [&](auto way) { way.prepare(p, kept); });
+  with_way<T>(p, [&](auto way) { way.prepare(p, kept); });
 }
 
 // A block of queries, feature by feature.
@@ -187,7 +184,7 @@ template <class T>
 void pack_features(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows,
                    AdditiveQueries<T>& block, Watch<T>& watch) {
   pack_panels<T, kBlock>({p.query, b, h, i0, rows, p.width}, 1, block.features.get(), watch);
-  with_act<T>(p, [&](auto way) { way.prepare(p, rows, block); });
+  with_way<T>(p, [&](auto way) { way.prepare(p, rows, block); });
 }
 
 // Runs `with` for the parts of a tile that show something: neighbouring groups of rows that have
@@ -215,7 +212,7 @@ template <class T>
 void additive_scores(const Problem& p, const Place& at, const Sight<T>& sight,
                      const AdditiveKeys<T>& keys, AdditiveQueries<T>& queries, T* scores) {
   std::fill(scores, scores + at.rows * kSpan, T(0));
-  with_act<T>(p, [&](auto way) {
+  with_way<T>(p, [&](auto way) {
     with_parts<T>(p, at, sight, keys, queries, [&](auto work) { way.scores(work, scores); });
   });
 }
@@ -225,7 +222,7 @@ template <class T>
 void additive_gradients(const Problem& p, const Place& at, const Sight<T>& sight,
                         const AdditiveKeys<T>& keys, AdditiveQueries<T>& queries, const T* grads,
                         const AdditiveGrads<T>& to) {
-  with_act<T>(p, [&](auto way) {
+  with_way<T>(p, [&](auto way) {
     with_parts<T>(p, at, sight, keys, queries, [&](auto work) { way.gradients(work, grads, to); });
   });
 }

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "additive.h"
+#include "act.h"
 #include "apart.h"
 #include "buffer.h"
 #include "dropout.h"
