@@ -276,7 +276,7 @@ def broken(call: Call, results: dict[str, dict[str, Tensor]]) -> list[str]:
 def formulas(call: Call) -> dict[str, Any]:
     """The oracle's formulas for a call's parts, and its scale."""
     return {
-        "score": oracle.SCORES[call.case.score],
+        "score": (oracle.SCORES | oracle.ACTIVATED)[call.case.score],
         "weight": oracle.WEIGHTS[call.case.weight],
         "scale": call.case.scale,
     }

@@ -229,11 +229,15 @@ def _static(p: Problem, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 def _summed(p: Problem, q: Tensor, k: Tensor) -> tuple[Tensor, ...]:
     """Of f(q + k): |f|, |f'|, |f''| and |q| + |k|, all (b, h, i, j, d), and the signed score."""
-    f = torch.tanh if p.score.startswith("additive") else oracle.leaky
+    act = p.score.split(",")[0].removeprefix("additive(").removesuffix(")")
+    f = oracle.leaky if act == "gatv2" else oracle.ACTIVATIONS[act]
     x = q.unsqueeze(-2) + k.unsqueeze(-3)
     big = q.abs().unsqueeze(-2) + k.abs().unsqueeze(-3)
     signed = (f(x) * p.score_params["weight"][:, None, None]).sum(-1)
-    return *_curve(f, x), big, signed
+    value, first, second = _curve(f, x)
+    if act in oracle.CANCELLING:
+        value, first = oracle.CANCELLING[act](x)
+    return value, first, second, big, signed
 
 
 def _score_gradients(

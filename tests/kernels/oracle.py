@@ -47,16 +47,12 @@ def plain_distance(q: Tensor, k: Tensor, p: Params) -> Tensor:
     return -torch.where(squared > 0, torch.where(squared > 0, squared, 1).sqrt(), 0)
 
 
-def tanh_of_sum(q: Tensor, k: Tensor, p: Params) -> Tensor:
-    return (torch.tanh(q.unsqueeze(-2) + k) * p["weight"].unsqueeze(-2)).sum(-1)
-
-
 def leaky(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.2 * x)
 
 
-def leaky_of_sum(q: Tensor, k: Tensor, p: Params) -> Tensor:
-    return (leaky(q.unsqueeze(-2) + k) * p["weight"].unsqueeze(-2)).sum(-1)
+def of_sum(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Params], Tensor]:
+    return lambda q, k, p: (f(q.unsqueeze(-2) + k) * p["weight"].unsqueeze(-2)).sum(-1)
 
 
 def static_sum(q: Tensor, k: Tensor, p: Params) -> Tensor:
@@ -92,11 +88,46 @@ SCORES = {
     "bilinear": ScoreFormula(bilinear, root),
     "distance": ScoreFormula(squared_distance, lambda d: 1 / math.sqrt(max(d, 1))),
     "distance(power=1)": ScoreFormula(plain_distance, lambda d: max(d, 1) ** -0.25),
-    "additive(tanh)": ScoreFormula(tanh_of_sum),
+    "additive(tanh)": ScoreFormula(of_sum(torch.tanh)),
     "gat": ScoreFormula(static_sum),
-    "gatv2": ScoreFormula(leaky_of_sum),
-    "gatv2,softcap(2)": ScoreFormula(leaky_of_sum, then=cap(2.0)),
+    "gatv2": ScoreFormula(of_sum(leaky)),
+    "gatv2,softcap(2)": ScoreFormula(of_sum(leaky), then=cap(2.0)),
 }
+
+# Activations of a sum beyond those of SCORES, and how large the terms of f and f' are where f is a
+# sum that cancels.
+
+
+def elu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.expm1(torch.where(x > 0, 0, x)))
+
+
+def elu1(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x + 1, torch.exp(torch.where(x > 0, 0, x)))
+
+
+def hardtanh(x: Tensor) -> Tensor:
+    return torch.where(x.abs() < 1, x, torch.sign(x))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "leaky_relu": leaky,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": lambda x: x * torch.sigmoid(x),
+    "softplus": lambda x: softplus(x),
+    "gelu": lambda x: gelu(x),
+    "relu2": lambda x: torch.relu(x).square(),
+    "elu": elu,
+    "elu1": elu1,
+    "hardtanh": hardtanh,
+    "mish": lambda x: x * torch.tanh(softplus(x)),
+}
+CANCELLING: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "gelu": lambda x: (x.abs(), torch.ones_like(x)),
+}
+ACTIVATED = {f"additive({name})": ScoreFormula(of_sum(f)) for name, f in ACTIVATIONS.items()}
 
 # --- weights: visible scores (r, n), n ≥ 1, to weights (r, n) ---------------------------------
 

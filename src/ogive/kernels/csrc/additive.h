@@ -34,22 +34,29 @@ struct Features {  // some features of the tile, by number
   int64_t count;
 };
 
-template <class T, class Curve>
-void curve_scores(const AdditiveTile<T>& t, Features some, T c, T* scores) {
+// Which pairs of a query's and a key's number go by the curve: all of them.
+template <class T>
+struct Everywhere {
+  Vec<T> only(Vec<T> x, T, Vec<T>) const { return x; }
+};
+
+template <class T, class Curve, class Where>
+void curve_scores(const AdditiveTile<T>& t, Features some, T c, Where where, T* scores) {
   for (int64_t r = t.rows.low; r < t.rows.high; ++r)
     for (int64_t j = t.columns.low; j < t.columns.high; j += Lanes<T>::count) {
       Vec<T> sums = load<T>(scores + r * kSpan + j);
       for (int64_t f = 0; f < some.count; ++f) {
         const int64_t d = some.at[f];
-        const Vec<T> x = t.queries[d * kBlock + r] + load<T>(t.features + d * kSpan + j);
-        sums += t.vectors[d] * Curve::template value<T>(x, splat<T>(c));
+        const T q = t.queries[d * kBlock + r];
+        const Vec<T> k = load<T>(t.features + d * kSpan + j);
+        sums += t.vectors[d] * where.only(Curve::template value<T>(q + k, splat<T>(c)), q, k);
       }
       store<T>(scores + r * kSpan + j, sums);
     }
 }
 
-template <class T, class Curve>
-void curve_gradients(const AdditiveTile<T>& t, Features some, T c, const T* grads,
+template <class T, class Curve, class Where>
+void curve_gradients(const AdditiveTile<T>& t, Features some, T c, Where where, const T* grads,
                      const AdditiveGrads<T>& to) {
   for (int64_t f = 0; f < some.count; ++f) {
     const int64_t d = some.at[f];
@@ -59,9 +66,10 @@ void curve_gradients(const AdditiveTile<T>& t, Features some, T c, const T* grad
     for (int64_t r = t.rows.low; r < t.rows.high; ++r) {
       Vec<T> slopes{};
       for (int64_t j = t.columns.low; j < t.columns.high; j += Lanes<T>::count) {
-        const Vec<T> x = t.queries[d * kBlock + r] + load<T>(feature + j);
-        const Pair<T> one = Curve::template both<T>(x, splat<T>(c));
-        const Vec<T> g = load<T>(grads + r * kSpan + j), back = g * one.slope;
+        const T q = t.queries[d * kBlock + r];
+        const Vec<T> k = load<T>(feature + j);
+        const Pair<T> one = Curve::template both<T>(q + k, splat<T>(c));
+        const Vec<T> g = where.only(load<T>(grads + r * kSpan + j), q, k), back = g * one.slope;
         slopes += back;
         values += g * one.value;
         store<T>(key + j, load<T>(key + j) + t.vectors[d] * back);

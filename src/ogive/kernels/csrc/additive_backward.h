@@ -45,7 +45,7 @@ struct AdditiveBack {
     value_sums.need(kSpan * wide<T>(p.value_width));
     row.need(wide<T>(p.width));
     sight.reserve(p);
-    reserve_additive(p, keys, queries);
+    reserve_additive(p, 1, keys, queries);
   }
 };
 
@@ -134,11 +134,14 @@ void additive_back_span(const Problem& p, int64_t b, int64_t g, int64_t j0, Addi
   T *features = mine.features.get(), *value_sums = mine.value_sums.get();
   std::fill(features, features + kSpan * p.width, T(0));
   std::fill(value_sums, value_sums + kSpan * wide<T>(p.value_width), T(0));
-  for (int64_t member = 0; member < group; ++member)
+  for (int64_t member = 0; member < group; ++member) {
+    const int64_t h = g * group + member, span = j0 / kSpan;
+    prepare_keys<T>(p, h, {span, span + 1}, mine.keys);
     for (int64_t i0 = 0; i0 < p.queries; i0 += kBlock)
       additive_back_tile<T, Slope>(
-          p, {b, g * group + member, i0, std::min(kBlock, p.queries - i0), j0, count, true}, mine,
+          p, {b, h, i0, std::min(kBlock, p.queries - i0), j0, count, true}, mine,
           sums + member * AdditiveTotals::of(p, T{}).member);
+  }
   write_additive_span<T>(p, b, g, j0, count, mine);
 }
 

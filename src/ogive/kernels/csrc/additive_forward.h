@@ -22,18 +22,22 @@ struct AdditiveForward {
     tiles.tile.need(kBlock * kSpan);
     tiles.out.need(kBlock * wide<T>(p.value_width));
     tiles.sight.reserve(p);
-    reserve_additive(p, keys, queries);
+    reserve_additive(p, spans_of(p), keys, queries);
   }
 };
 
 template <class T>
-void pack_additive_keys(const Problem& p, int64_t b, int64_t g, AdditiveForward<T>& mine) {
-  const int64_t head = b * p.shared + g;
-  if (mine.keys.head == head) return;
-  mine.keys.head = head;
-  pack_features<T>(p, b, g, mine.keys, mine.watch);
-  pack_tall<T>({p.value, b, g, 0, p.keys, p.value_width}, mine.tiles.kept.value_tall.get(),
-               mine.watch);
+void pack_additive_keys(const Problem& p, int64_t b, int64_t h, AdditiveForward<T>& mine) {
+  const int64_t g = h / (p.heads / p.shared), head = b * p.shared + g;
+  if (mine.keys.head != head) {
+    mine.keys.head = head;
+    pack_features<T>(p, b, g, mine.keys, mine.watch);
+    pack_tall<T>({p.value, b, g, 0, p.keys, p.value_width}, mine.tiles.kept.value_tall.get(),
+                 mine.watch);
+  }
+  if (mine.keys.query_head == b * p.heads + h) return;
+  mine.keys.query_head = b * p.heads + h;
+  prepare_keys<T>(p, h, {0, spans_of(p)}, mine.keys);
 }
 
 template <class T, class Weigh>
@@ -41,7 +45,7 @@ void additive_forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0,
                             AdditiveForward<T>& mine) {
   const int64_t rows = std::min(kBlock, p.queries - i0), across = wide<T>(p.value_width);
   ForwardScratch<T>& tiles = mine.tiles;
-  pack_additive_keys<T>(p, b, h / (p.heads / p.shared), mine);
+  pack_additive_keys<T>(p, b, h, mine);
   pack_features<T>(p, b, h, i0, rows, mine.queries, mine.watch);
   T *tile = tiles.tile.get(), *out = tiles.out.get();
   std::fill(out, out + rows * across, T(0));

@@ -16,15 +16,20 @@ template <class T>
 struct AdditiveKeys {  // of the head that a thread is working on
   int64_t head = -1;
   Buffer<T> features;           // [span][d][kSpan], zeros after the last key
-  Buffer<T> tables;             // [span][d][kRatioTable]
-  std::vector<Sizes<T>> sizes;  // [span][d]
+  // Of exponentials, for a query head: all spans of its keys, or one at a time.
+  int64_t query_head = -1, slots = 0;
+  Buffer<T> tables;     // [slot][d][kRatioTable]
+  std::vector<T> most;  // [slot][d]
+
+  int64_t slot(int64_t span) const { return slots == 1 ? 0 : span; }
 };
 
 template <class T>
 struct AdditiveQueries {  // of a block
   Buffer<T> features;  // [d][kBlock], zeros after the last query
   std::vector<RatioQueries<T>> ratio;
-  std::vector<int64_t> near, far;  // features by shared exponentials, and by their curve
+  // Features by shared exponentials, those of them with a pair out of reach, and by their curve.
+  std::vector<int64_t> near, far, others;
 };
 
 // A tile with all that the ways need.
@@ -44,7 +49,7 @@ inline Features listed(const std::vector<int64_t>& some) {
 
 template <class T>
 Features all_features(const AdditiveWork<T>& work) {
-  std::vector<int64_t>& all = work.queries.far;
+  std::vector<int64_t>& all = work.queries.others;
   all.resize(work.tile.width);
   for (int64_t d = 0; d < work.tile.width; ++d) all[d] = d;
   return listed(all);
@@ -56,13 +61,13 @@ struct ByCurve {
   T constant;
 
   void reserve(const Problem&, AdditiveKeys<T>&, AdditiveQueries<T>&) const {}
-  void prepare(const Problem&, AdditiveKeys<T>&) const {}
-  void prepare(const Problem&, int64_t, AdditiveQueries<T>&) const {}
+  void prepare(const Problem&, int64_t, int64_t, AdditiveKeys<T>&) const {}
+  void prepare(const Problem&, AdditiveQueries<T>&) const {}
   void scores(const AdditiveWork<T>& work, T* to) const {
-    curve_scores<T, Curve>(work.tile, all_features(work), constant, to);
+    curve_scores<T, Curve>(work.tile, all_features(work), constant, Everywhere<T>(), to);
   }
   void gradients(const AdditiveWork<T>& work, const T* grads, const AdditiveGrads<T>& to) const {
-    curve_gradients<T, Curve>(work.tile, all_features(work), constant, grads, to);
+    curve_gradients<T, Curve>(work.tile, all_features(work), constant, Everywhere<T>(), grads, to);
   }
 };
 
@@ -71,8 +76,8 @@ struct ByRamp {
   T leak;
 
   void reserve(const Problem&, AdditiveKeys<T>&, AdditiveQueries<T>&) const {}
-  void prepare(const Problem&, AdditiveKeys<T>&) const {}
-  void prepare(const Problem&, int64_t, AdditiveQueries<T>&) const {}
+  void prepare(const Problem&, int64_t, int64_t, AdditiveKeys<T>&) const {}
+  void prepare(const Problem&, AdditiveQueries<T>&) const {}
   void scores(const AdditiveWork<T>& work, T* to) const { ramp_scores<T>(work.tile, leak, to); }
   void gradients(const AdditiveWork<T>& work, const T* grads, const AdditiveGrads<T>& to) const {
     ramp_gradients<T>(work.tile, leak, grads, to);
@@ -85,68 +90,56 @@ struct ByRatio {
   T constant;  // of the curve
 
   void reserve(const Problem& p, AdditiveKeys<T>& keys, AdditiveQueries<T>& queries) const {
-    keys.tables.need(spans_of(p) * p.width * kRatioTable<Ratio>);
-    keys.sizes.resize(spans_of(p) * p.width);
-    queries.ratio.resize(p.width + 1);
+    keys.tables.need(keys.slots * p.width * kRatioTable<Ratio>);
+    keys.most.resize(keys.slots * p.width);
+    queries.ratio.resize(p.width);
   }
-  void prepare(const Problem& p, AdditiveKeys<T>& keys) const {
-    for (int64_t at = 0; at < spans_of(p) * p.width; ++at)
-      keys.sizes[at] = ratio_keys<T, Ratio>(keys.features.get() + at * kSpan,
-                                            std::min(kSpan, p.keys - at / p.width * kSpan),
-                                            keys.tables.get() + at * kRatioTable<Ratio>);
+  void prepare(const Problem& p, int64_t h, int64_t span, AdditiveKeys<T>& keys) const {
+    const T *vectors = p.vectors.at<const T>(h, 0);
+    for (int64_t d = 0; d < p.width; ++d) {
+      const int64_t to = keys.slot(span) * p.width + d;
+      keys.most[to] =
+          ratio_keys<T, Ratio>(keys.features.get() + (span * p.width + d) * kSpan, vectors[d],
+                               keys.tables.get() + to * kRatioTable<Ratio>);
+    }
   }
-  void prepare(const Problem& p, int64_t rows, AdditiveQueries<T>& queries) const {
+  void prepare(const Problem& p, AdditiveQueries<T>& queries) const {
     for (int64_t d = 0; d < p.width; ++d)
-      ratio_queries<T, Ratio>(queries.features.get() + d * kBlock, rows, queries.ratio[d]);
-    RatioQueries<T>& last = queries.ratio[p.width];
-    std::fill(last.plain, last.plain + kBlock, T(1));
-    std::fill(last.u, last.u + kBlock, T(1));
-    std::fill(last.constant, last.constant + kBlock, T(0));
-    std::fill(last.share, last.share + kBlock, T(0));
-    std::fill(last.sign, last.sign + kBlock, int64_t(0));
+      ratio_queries<T, Ratio>(queries.features.get() + d * kBlock, queries.ratio[d]);
   }
-  // Shares the features among exponentials (`near`) and curve (`far`); whether the plain form will
-  // do for the near ones: its rounding, as many times √Σ v² as terms that do not agree leave, is
-  // small beside what the rule allows for numbers of these sizes.
-  static bool part(const AdditiveWork<T>& work, T reach) {
+  // Shares the features out. Which are near follows from the vector alone.
+  static RatioTile<T> part(const AdditiveWork<T>& work) {
     AdditiveQueries<T>& q = work.queries;
-    const Sizes<T>* keys = work.keys.sizes.data() + work.span * work.tile.width;
+    const int64_t at = work.keys.slot(work.span) * work.tile.width;
+    const RatioTile<T> side = {work.keys.tables.get() + at * kRatioTable<Ratio>,
+                               kRatioTable<Ratio>, work.keys.most.data() + at, q.ratio.data()};
     q.near.clear();
     q.far.clear();
-    T terms = 0, squares = 0;
+    q.others.clear();
     for (int64_t d = 0; d < work.tile.width; ++d) {
-      const T w = std::abs(work.tile.vectors[d]);
-      const bool small = std::max(q.ratio[d].size.most, keys[d].most) <= reach;
-      (small && w <= RatioReach<T>::vector ? q.near : q.far).push_back(d);
-      terms += w * std::min<T>(1, (q.ratio[d].size.mean + keys[d].mean) / Ratio::factor);
-      squares += w * w;
+      const bool near = std::abs(work.tile.vectors[d]) <= RatioReach<T>::vector;
+      (near ? q.near : q.others).push_back(d);
+      if (near && side.far(d)) q.far.push_back(d);
     }
-    return !Ratio::careful || terms >= 2 * std::sqrt(squares);
-  }
-  static RatioTile<T> tables(const AdditiveWork<T>& work) {
-    static constexpr T nothing[kRatioTable<Ratio>] = {};
-    return {work.keys.tables.get() + work.span * work.tile.width * kRatioTable<Ratio>,
-            kRatioTable<Ratio>, nothing, work.queries.ratio.data()};
+    return side;
   }
   void scores(const AdditiveWork<T>& work, T* to) const {
-    const bool plain = part(work, RatioReach<T>::forward);
-    const Features near = listed(work.queries.near);
-    if (plain)
-      plain_scores<T, Ratio>(work.tile, tables(work), near, to);
-    else
-      careful_scores<T>(work.tile, tables(work), near, to);
-    if (!work.queries.far.empty())
-      curve_scores<T, Curve>(work.tile, listed(work.queries.far), constant, to);
+    const RatioTile<T> side = part(work);
+    const AdditiveQueries<T>& q = work.queries;
+    ratio_scores<T, Ratio>(work.tile, side, listed(q.near), to);
+    if (!q.far.empty())
+      curve_scores<T, Curve>(work.tile, listed(q.far), constant, Beyond<T, Ratio>(), to);
+    if (!q.others.empty())
+      curve_scores<T, Curve>(work.tile, listed(q.others), constant, Everywhere<T>(), to);
   }
   void gradients(const AdditiveWork<T>& work, const T* grads, const AdditiveGrads<T>& to) const {
-    const bool plain = part(work, RatioReach<T>::backward);
-    const Features near = listed(work.queries.near);
-    if (plain)
-      plain_gradients<T, Ratio>(work.tile, tables(work), near, grads, to);
-    else
-      careful_gradients<T>(work.tile, tables(work), near, grads, to);
-    if (!work.queries.far.empty())
-      curve_gradients<T, Curve>(work.tile, listed(work.queries.far), constant, grads, to);
+    const RatioTile<T> side = part(work);
+    const AdditiveQueries<T>& q = work.queries;
+    ratio_gradients<T, Ratio>(work.tile, side, listed(q.near), grads, to);
+    if (!q.far.empty())
+      curve_gradients<T, Curve>(work.tile, listed(q.far), constant, Beyond<T, Ratio>(), grads, to);
+    if (!q.others.empty())
+      curve_gradients<T, Curve>(work.tile, listed(q.others), constant, Everywhere<T>(), grads, to);
   }
 };
 
@@ -164,11 +157,14 @@ void with_way(const Problem& p, With with) {
 }
 
 template <class T>
-void reserve_additive(const Problem& p, AdditiveKeys<T>& keys, AdditiveQueries<T>& queries) {
+void reserve_additive(const Problem& p, int64_t slots, AdditiveKeys<T>& keys,
+                      AdditiveQueries<T>& queries) {
+  keys.slots = slots;
   keys.features.need(spans_of(p) * kSpan * p.width);
   queries.features.need(kBlock * p.width);
   queries.near.reserve(p.width);
   queries.far.reserve(p.width);
+  queries.others.reserve(p.width);
   with_way<T>(p, [&](auto way) { way.reserve(p, keys, queries); });
 }
 
@@ -176,7 +172,14 @@ void reserve_additive(const Problem& p, AdditiveKeys<T>& keys, AdditiveQueries<T
 template <class T>
 void pack_features(const Problem& p, int64_t b, int64_t g, AdditiveKeys<T>& kept, Watch<T>& watch) {
   pack_panels<T, kSpan>({p.key, b, g, 0, p.keys, p.width}, 1, kept.features.get(), watch);
-  with_way<T>(p, [&](auto way) { way.prepare(p, kept); });
+}
+
+// What some spans of packed keys are to a query head.
+template <class T>
+void prepare_keys(const Problem& p, int64_t h, Span spans, AdditiveKeys<T>& kept) {
+  with_way<T>(p, [&](auto way) {
+    for (int64_t span = spans.low; span < spans.high; ++span) way.prepare(p, h, span, kept);
+  });
 }
 
 // A block of queries, feature by feature.
@@ -184,7 +187,7 @@ template <class T>
 void pack_features(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows,
                    AdditiveQueries<T>& block, Watch<T>& watch) {
   pack_panels<T, kBlock>({p.query, b, h, i0, rows, p.width}, 1, block.features.get(), watch);
-  with_way<T>(p, [&](auto way) { way.prepare(p, rows, block); });
+  with_way<T>(p, [&](auto way) { way.prepare(p, block); });
 }
 
 // Runs `with` for the parts of a tile that show something: neighbouring groups of rows that have
