@@ -32,7 +32,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 _RESTRICTED = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
-if ("--isa", "avx2") in zip(sys.argv, sys.argv[1:], strict=False):
+_NARROW = ("--isa", "avx2") in zip(sys.argv, sys.argv[1:], strict=False)
+if _NARROW:
     os.environ.update(_RESTRICTED)  # torch chooses its instructions while it is imported
 
 import torch  # noqa: E402
@@ -120,8 +121,12 @@ class Asked:
 
 
 def compiled_peer(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function under torch.compile, for static shapes and the threads of this moment."""
-    return torch.compile(run, fullgraph=True, dynamic=False)
+    """The function under torch.compile, for static shapes and the threads of this moment.
+
+    Its code is restricted to the instructions asked for as torch's own is, which takes a setting.
+    """
+    options = {"cpp.simdlen": 256} if _NARROW else None
+    return torch.compile(run, fullgraph=True, dynamic=False, options=options)
 
 
 # --- memory -------------------------------------------------------------------------------------

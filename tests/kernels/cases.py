@@ -331,6 +331,7 @@ COMPILED_SCORES = (
     "distance",
     "distance(power=1)",
     "additive(tanh)",
+    "gat",
     "gatv2",
     "gatv2,softcap(2)",
 )

@@ -216,6 +216,10 @@ def _score_sizes(p: Problem, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     elif base == "gat":
         u, big = _static(p, q, k)
         signed, sizes = oracle.leaky(u), big
+    elif base.startswith("gat("):
+        u, big = _static(p, q, k)
+        f, (value, first, _) = _act(base), _bends(base, u)
+        signed, sizes = f(u), value + first * big
     else:
         f, first, _, big, signed = _summed(p, q, k)
         sizes = ((f + first * big) * w["weight"][:, None, None]).sum(-1)
@@ -229,15 +233,29 @@ def _static(p: Problem, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 def _summed(p: Problem, q: Tensor, k: Tensor) -> tuple[Tensor, ...]:
     """Of f(q + k): |f|, |f'|, |f''| and |q| + |k|, all (b, h, i, j, d), and the signed score."""
-    act = p.score.split(",")[0].removeprefix("additive(").removesuffix(")")
-    f = oracle.leaky if act == "gatv2" else oracle.ACTIVATIONS[act]
+    f = _act(p.score)
     x = q.unsqueeze(-2) + k.unsqueeze(-3)
     big = q.abs().unsqueeze(-2) + k.abs().unsqueeze(-3)
     signed = (f(x) * p.score_params["weight"][:, None, None]).sum(-1)
-    value, first, second = _curve(f, x)
+    return *_bends(p.score, x), big, signed
+
+
+def _act_name(score: str) -> str:
+    name, _, act = score.split(",")[0].partition("(")
+    return "leaky_relu" if name in ("gat", "gatv2") and not act else act.removesuffix(")")
+
+
+def _act(score: str) -> Callable[[Tensor], Tensor]:
+    return oracle.ACTIVATIONS[_act_name(score)]
+
+
+def _bends(score: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """|f|, |f'| and |f''| of the score's activation; of terms where f is a sum that cancels."""
+    value, first, second = _curve(_act(score), x)
+    act = _act_name(score)
     if act in oracle.CANCELLING:
         value, first = oracle.CANCELLING[act](x)
-    return value, first, second, big, signed
+    return value, first, second
 
 
 def _score_gradients(
@@ -262,7 +280,7 @@ def _score_gradients(
             d = torch.where(squared > 0, d * bent, 0)
         each = d.unsqueeze(-1) * reach
         dq, dk, more = each.sum(-2), each.sum(-3), {}
-    elif base == "gat":
+    elif base.startswith("gat") and base != "gatv2":
         dq, dk, more = _static_gradients(p, q, k, d)
     else:
         f, first, second, big, _ = _summed(p, q, k)
@@ -294,7 +312,7 @@ def _static_gradients(
     p: Problem, q: Tensor, k: Tensor, d: Tensor
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     u, big = _static(p, q, k)
-    d = d * _slopes(oracle.leaky, u, big)
+    d = d * _slopes(_act(p.score), u, big)
     of_q, of_k = p.score_params["query_weight"].abs(), p.score_params["key_weight"].abs()
     more = {
         "query_weight": (d.sum(-1, keepdim=True) * q.abs()).sum((0, 2)),

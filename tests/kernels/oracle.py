@@ -55,9 +55,12 @@ def of_sum(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Params], 
     return lambda q, k, p: (f(q.unsqueeze(-2) + k) * p["weight"].unsqueeze(-2)).sum(-1)
 
 
-def static_sum(q: Tensor, k: Tensor, p: Params) -> Tensor:
-    of_query = (q * p["query_weight"]).sum(-1, keepdim=True)
-    return leaky(of_query + (k * p["key_weight"].unsqueeze(-2)).sum(-1))
+def static_sum(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Params], Tensor]:
+    def scores(q: Tensor, k: Tensor, p: Params) -> Tensor:
+        of_query = (q * p["query_weight"]).sum(-1, keepdim=True)
+        return f(of_query + (k * p["key_weight"].unsqueeze(-2)).sum(-1))
+
+    return scores
 
 
 def cap(limit: float) -> Callable[[Tensor], Tensor]:
@@ -89,7 +92,7 @@ SCORES = {
     "distance": ScoreFormula(squared_distance, lambda d: 1 / math.sqrt(max(d, 1))),
     "distance(power=1)": ScoreFormula(plain_distance, lambda d: max(d, 1) ** -0.25),
     "additive(tanh)": ScoreFormula(of_sum(torch.tanh)),
-    "gat": ScoreFormula(static_sum),
+    "gat": ScoreFormula(static_sum(leaky)),
     "gatv2": ScoreFormula(of_sum(leaky)),
     "gatv2,softcap(2)": ScoreFormula(of_sum(leaky), then=cap(2.0)),
 }
@@ -127,7 +130,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 CANCELLING: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "gelu": lambda x: (x.abs(), torch.ones_like(x)),
 }
-ACTIVATED = {f"additive({name})": ScoreFormula(of_sum(f)) for name, f in ACTIVATIONS.items()}
+ACTIVATED = {
+    **{f"additive({name})": ScoreFormula(of_sum(f)) for name, f in ACTIVATIONS.items()},
+    **{f"gat({name})": ScoreFormula(static_sum(f)) for name, f in ACTIVATIONS.items()},
+}
 
 # --- weights: visible scores (r, n), n ≥ 1, to weights (r, n) ---------------------------------
 

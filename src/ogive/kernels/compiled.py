@@ -91,7 +91,7 @@ def run(
     """Fill `out` and `lse` (forward), or `grads`, `delta` and `sums` from the others (backward).
 
     Says whether a number of query, key or value was met that is not finite, or so large that a
-    product of two may overflow, or one of bias that is not finite. Additive scores do not look.
+    product of two may overflow, or one of bias that is not finite.
     """
     query, key, value = call.query, call.key, call.value
     batch, heads, queries, width = query.shape

@@ -81,14 +81,14 @@ class Dense:
         query: (b, h, i, d). key: (b, g, j, d). value: (b, g, j, v); g divides h.
         constant: (1 or b, 1 or h, 1 or i): c of an elementwise curve, or a sink's logit, or None.
         bias: (1 or b, 1 or h, 1 or i, 1 or j), or None.
-        vectors: (h, d) of an additive score Σ_d v_d act(q_d + k_d), or None for dot products.
+        vectors: (h, d) of an additive score Σ_d v_d act(q_d + k_d), or None for other scores.
         parameter: (h, …) of a score in REDUCTIONS, or None where it has none.
         keep: bool (1 or b, 1 or h, 1 or i, j), or None.
         offsets: int64 (b,), where each first query stands among the keys; None where no side is.
         seed: int64 (), of dropout; None without.
         score: a name in REDUCTIONS or APART, "" for dot products and additive scores.
         curve: a name in ELEMENTWISE or SHARING.
-        act: a name in ACTS, "" for dot products.
+        act: a name in ACTS, of additive scores and gat, "" for others.
         act_constant: the slope of leaky_relu.
         scale, cap: numbers; cap 0 is no softcap.
         dropout: probability.
@@ -130,12 +130,13 @@ class Dense:
         return self.score in REDUCTIONS
 
     def reduced(self) -> Dense:
-        """The call of dot products that this one comes to, where it reduces."""
+        """The call of dot products, or of an additive score, that this one comes to."""
         if not self.reduces:
             return self
-        become = REDUCTIONS[self.score].operands
-        query, key = become(self.query, self.key, self.parameter)
-        simpler = {"query": query, "key": key, "parameter": None, "score": ""}
+        reduction, group = REDUCTIONS[self.score], self.query.shape[1] // self.key.shape[1]
+        query, key = reduction.operands(self.query, self.key, self.parameter)
+        vectors = reduction.vectors(self.parameter, group)
+        simpler = {"query": query, "key": key, "parameter": None, "score": "", "vectors": vectors}
         return Dense(**{**vars(self), **simpler})
 
 
@@ -187,12 +188,13 @@ class _Additive(Score, listed=False):
 
 def _score(call: Dense) -> Score:
     score: Score = Dot()
+    act = partial(ACTS[call.act], c=call.act_constant) if call.act else None
     if call.reduces:
-        score = Reduced(call.score, call.parameter)
+        score = Reduced(call.score, call.parameter, act)
     if call.score in APART:
         score = Distance(power=APART[call.score])
     if call.vectors is not None:
-        score = _Additive(partial(ACTS[call.act], c=call.act_constant), call.vectors)
+        score = _Additive(act, call.vectors)  # type: ignore[arg-type]
     return ScoreChain(score, (Softcap(call.cap),)) if call.cap else score
 
 
@@ -263,6 +265,7 @@ def _backward(
         back = REDUCTIONS[call.score].gradients
         inputs = call.query, call.key, call.parameter
         grads |= back(*inputs, grads["query"], grads["key"])
+        grads["vectors"] = call.query.new_empty(0)  # those of what it comes to are no input
     return tuple(grads.values()), wild
 
 
@@ -336,13 +339,9 @@ def run_backward(
 def _unwatched(call: Dense) -> bool:
     """Whether there is anything wild that the loops do not see.
 
-    Those of dot products look at all that they read. Those of additive scores do not, and what a
-    reduced score makes of an input may be tame where the input is not.
+    They look at all that they read; but what a reduced score makes of an input may be tame where
+    the input is not.
     """
-    if call.vectors is not None:
-        biases = () if call.bias is None else (call.bias,)
-        tensors = (call.query, call.key, call.value)
-        return not (finite.all_modest(*tensors) and finite.all_finite(*biases))
     return call.reduces and not finite.all_modest(call.query, call.key)
 
 

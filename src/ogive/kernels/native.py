@@ -40,8 +40,9 @@ _SHARING = {
 }
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
 _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
-_REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear"}
+_REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
 _SUMS = (scores.Additive, scores.GatV2)
+_ACTING = (*_SUMS, scores.Gat)
 ACTS = {
     maps.Tanh: "tanh",
     maps.Relu: "relu",
@@ -65,9 +66,9 @@ def lacks(call: Call) -> str | None:
     score, _ = split_softcap(call.score)
     if score is None or type(score) not in (*_PAIRS, *_SUMS, *_REDUCED):
         return f"they have no score {call.score}"
-    if isinstance(score, _SUMS) and type(score.act) not in ACTS:
-        return f"they have no additive score with {score.act}"
-    if isinstance(score, _SUMS) and curve_of(call.weight) in SPARSE:
+    if isinstance(score, _ACTING) and type(score.act) not in ACTS:
+        return f"they have no {score.name} score with {score.act}"
+    if isinstance(score, _ACTING) and curve_of(call.weight) in SPARSE:
         return f"they have no {call.weight} of {score.name} scores"
     if curve_of(call.weight) is None:
         return f"they have no {call.weight}"
@@ -93,8 +94,9 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
         factor = cast(Score, score).resolve_scale(query.shape[-1], call.scale)
         act, act_constant, vectors = "", 0.0, None
         if isinstance(score, _SUMS):
-            act, act_constant = ACTS[type(score.act)], getattr(score.act, "slope", 0.0)
             vectors = score.weight.to(dtype)
+        if isinstance(score, _ACTING):
+            act, act_constant = ACTS[type(score.act)], getattr(score.act, "slope", 0.0)
         if isinstance(score, scores.Cosine) and not score.learned:
             factor *= score.gain
         if vectors is not None or type(score) in _REDUCED:
@@ -147,7 +149,9 @@ def score_name(score: Score | None) -> str:
 
 
 def _parameter(score: Score | None, dtype: torch.dtype) -> Tensor | None:
-    """What a reduced score has learned: a matrix or a gain for each head."""
+    """What a reduced score has learned: a matrix, a gain or two vectors for each head."""
+    if isinstance(score, scores.Gat):
+        return torch.stack((score.query_weight, score.key_weight), 1).to(dtype)
     if type(score) not in _REDUCED or getattr(score, "weight", None) is None:
         return None
     return score.weight.to(dtype)  # type: ignore[union-attr, operator, return-value]
