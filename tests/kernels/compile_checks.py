@@ -135,6 +135,35 @@ def kernels() -> int:
     return 8
 
 
+def transforms() -> int:
+    """torch.func inside of a compiled function: by the definition, never silently zero."""
+    inputs = [torch.randn(2, 2, 5, 4) for _ in range(3)]
+
+    def run(*tensors):
+        return attention(*tensors, weight="tanh")
+
+    for transform in (
+        lambda *a: torch.func.jvp(run, a, a)[1],
+        lambda *a: torch.func.grad(lambda *b: run(*b).sum())(*a),
+        lambda *a: torch.func.vmap(run)(*[t[None] for t in a]),
+    ):
+        torch._dynamo.reset()
+        found = torch.compile(transform, fullgraph=True, backend="aot_eager")(*inputs)
+        torch.testing.assert_close(found, transform(*inputs))
+        assert found.abs().sum() > 0
+    exported = torch.export.export(Exported(), tuple(inputs))
+    assert "ogive" not in str(exported.graph), "an exported graph needs torch alone"
+    torch.testing.assert_close(exported.module()(*inputs), run(*inputs))
+    return 4
+
+
+class Exported(torch.nn.Module):
+    """A module to export."""
+
+    def forward(self, query, key, value):
+        return attention(query, key, value, weight="tanh")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     print("held", globals()[sys.argv[1]]())

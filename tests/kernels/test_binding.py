@@ -22,7 +22,7 @@ from kernels.rule import violations
 from kernels.test_t05_layouts import LAYOUTS
 from ogive.errors import OgiveError
 from ogive.kernels import attention, compiled, last_impl, quick
-from ogive.parts import weights
+from ogive.parts import Sizes, build, scores, weights
 
 pytestmark = pytest.mark.skipif(
     compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"
@@ -43,13 +43,13 @@ def tensors(length=9, keys=None, width=8, value_width=8, dtype=torch.float32) ->
 
 @pytest.fixture
 def ways(monkeypatch):
-    """Calls of the short way that it answered, and a function that empties what it has learned."""
+    """Calls of the short way that it answered, of which nothing is learned yet."""
     taken: list[str] = []
     real = compiled.attend
 
     def spy(curve, *rest):
         answered = real(curve, *rest)
-        if answered:
+        if answered == "ran":
             taken.append(curve)
         return answered
 
@@ -249,20 +249,81 @@ def test_who_watches_operators_sees_them(ways):
     assert len(ways) == 1
 
 
-def test_who_wants_gradients_gets_them(ways):
-    inputs = tensors()
+def by(inputs: list[Tensor], grad: Tensor, **given) -> list[Tensor]:
+    """The output and the gradients of those inputs that want one."""
+    leaves = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
+    out = attention(*leaves, impl="native", **given)
+    wanted = [t for t in leaves if t.requires_grad]
+    return [out.detach(), *torch.autograd.grad(out, wanted, grad)]
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradients_of_the_short_way_have_the_same_bits(weight, dtype, ways, count, nan_memory):
+    """Those of some inputs or of all; causal, grouped, strided, with a visible infinity."""
+    done = 0
+    for length, causal, wild in itertools.product((1, 9, 130), (False, True), (False, True)):
+        draw = torch.Generator().manual_seed(length)
+        query = torch.randn(2, 4, length, 8, generator=draw).to(dtype)
+        key, value = (torch.randn(2, 2, length, 8, generator=draw).to(dtype) for _ in range(2))
+        grad = torch.randn(2, 4, length, 8, generator=draw).to(dtype)
+        if wild:
+            value[0, 0, length // 2, 3] = torch.inf
+        layout = LAYOUTS["heads_last"] if length == 9 else lambda x: x
+        for wanted in ((0,), (1, 2), (0, 1, 2)):
+            inputs = [layout(t) for t in (query, key, value)]
+            for at in wanted:
+                inputs[at].requires_grad_()
+            given = {"weight": weight, "is_causal": causal, "enable_gqa": True}
+            quick._plans.clear()
+            long = by(inputs, layout(grad), **given)
+            short = by(inputs, layout(grad), **given)
+            for one, other in zip(long, short, strict=True):
+                assert torch.equal(one.isnan(), other.isnan())
+                assert torch.equal(one.nan_to_num(), other.nan_to_num())
+            done += 1
+    assert bool(ways) == (weight not in ("identity", "linear"))
+    count("T1", done)
+
+
+def test_gradients_of_gradients_and_many_at_once(ways):
+    inputs = [t.double().requires_grad_() for t in tensors(5, width=3, value_width=3)]
+    call_native(*inputs)
+    assert torch.autograd.gradcheck(call_native, inputs)
+    assert torch.autograd.gradgradcheck(call_native, inputs)
+    assert ways
+    out = call_native(*inputs)
+    many = torch.stack([torch.ones_like(out), torch.randn_like(out)])
+    expected = [torch.autograd.grad(out, inputs, g, retain_graph=True) for g in many]
+    found = torch.autograd.grad(out, inputs, many, is_grads_batched=True, retain_graph=True)
+    for at, tensor in enumerate(found):
+        assert torch.equal(tensor, torch.stack([e[at] for e in expected]))
+    with Counting() as mode:
+        watched = torch.autograd.grad(out, inputs, many[0])
+    assert mode.seen == ["ogive.dense_backward.default"]
+    assert all(torch.equal(a, b) for a, b in zip(watched, expected[0], strict=True))
+
+
+def test_a_frozen_tensor_changed_in_place_is_noticed(ways):
+    inputs = [t.requires_grad_() for t in tensors()]
     for _ in range(2):
-        call_native(*inputs)
-    for wanted in NAMES:
-        leaves = [t.clone() for t in inputs]
-        leaves[NAMES.index(wanted)].requires_grad_()
-        out = call_native(*leaves)
-        assert out.requires_grad
-        (grad,) = torch.autograd.grad(out.sum(), [t for t in leaves if t.requires_grad])
-        assert grad.abs().sum() > 0
-        with torch.no_grad():
-            assert torch.equal(call_native(*leaves), out)
-    assert len(ways) == 1 + 3
+        out = call_native(*inputs)
+    with torch.no_grad():
+        inputs[1].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+    assert ways
+
+
+def test_grouped_heads_are_asked_for_on_the_short_way_too(ways):
+    query, (key, value) = tensors()[0], (t[:, :1] for t in tensors()[1:])
+    for _ in range(2):
+        out = attention(query, key, value, weight="tanh", impl="native", enable_gqa=True)
+    assert len(ways) == 1
+    whole = [t.expand_as(query) for t in (key, value)]
+    assert torch.equal(out, attention(query, *whole, weight="tanh", impl="native"))
+    with pytest.raises(OgiveError, match="enable_gqa"):
+        attention(query, key, value, weight="tanh", impl="native")
 
 
 def test_other_tensors_go_the_long_way(ways):
@@ -387,6 +448,19 @@ def test_what_is_learned_is_bounded(ways):
     for length in range(1, quick.MOST_PLANS + 20):
         attention(*tensors(length, 1), weight="tanh", impl="native")
     assert len(quick._plans) <= quick.MOST_PLANS
+
+
+def test_parts_take_the_short_way_as_names_do(ways):
+    """What a part holds decides, so one that was changed is not taken for what it was."""
+    inputs, dot = tensors(), scores.Dot().setup(Sizes(24, 3, 8))
+    plain = attention(*inputs, weight="relu(length_power=1)", impl="native")
+    part = build("weight", "relu(length_power=1)").setup(Sizes(24, 3, 8))
+    assert torch.equal(attention(*inputs, score=dot, weight=part, impl="native"), plain)
+    assert len(ways) == 1
+    part.length_power = 0.0
+    found = attention(*inputs, score=dot, weight=part, impl="native")
+    assert len(ways) == 1
+    torch.testing.assert_close(found, plain * 9)
 
 
 def test_a_new_part_under_an_old_name_is_not_mistaken(ways):

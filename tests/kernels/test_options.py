@@ -9,7 +9,7 @@ import ogive
 from kernels import cases
 from kernels.cases import SCORES, WEIGHTS, Case, build_call
 from ogive.errors import ImplUnavailable
-from ogive.kernels import AuxRequest, attention, impls, last_impl
+from ogive.kernels import AuxRequest, attention, compiled, impls, last_impl, native, quick
 from ogive.parts import build, score_from
 
 
@@ -51,14 +51,64 @@ def test_sdpa_runs_or_raises(score, weight):
     if (score, weight) == ("dot", "softmax"):
         attention(**call.inputs, **options, impl="sdpa")
         assert last_impl() == "sdpa"
-        attention(**call.inputs, **options)
-        assert last_impl() == "sdpa"
         return
     with pytest.raises(ImplUnavailable, match="sdpa"):
         attention(**call.inputs, **options, impl="sdpa")
     assert last_impl() == "reference"
-    attention(**call.inputs, **options)
-    assert last_impl() == "reference"
+
+
+WIDE = compiled.instruction_set in ("avx2", "avx512")
+"""Whether "auto" takes the kernels here."""
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("score", SCORES)
+def test_auto_takes_the_kernels_where_they_run(score, weight):
+    """Of calls without gradients, all that they run; the rest by the definition."""
+    call = build_call(Case(1, score, weight, queries=40, keys=40))
+    with torch.no_grad():
+        found = attention(**call.inputs, score=call.score, weight=call.weight)
+    runs = WIDE and "native" in cases.impls_of(call.case)
+    torchs = "sdpa" if (score, weight) == ("dot", "softmax") else "reference"
+    assert last_impl() in (("native", "linear") if runs else (torchs,))
+    given = {"score": call.score, "weight": call.weight, "impl": last_impl()}
+    with torch.no_grad():
+        assert torch.equal(found, attention(**call.inputs, **given))
+
+
+@pytest.mark.skipif(not WIDE, reason="auto leaves kernels without wide vectors alone")
+def test_auto_chooses_by_kind_and_size_and_not_by_what_ran_before(monkeypatch):
+    """The rule of docs/design/0002, with and without gradients, learned or not."""
+    mask = {"attn_mask": torch.ones(6, 6, dtype=torch.bool).tril()}
+    few, large = {"queries": 2, "keys": 96}, {"queries": 96, "keys": 96, "width": 64}
+    expected = [  # sizes, options, gradients, softmax, tanh
+        ({}, {}, True, "native", "native"),
+        ({}, mask, True, "sdpa", "reference"),
+        ({}, mask, False, "native", "native"),
+        (few, {}, True, "sdpa", "reference"),
+        (few, {}, False, "native", "native"),
+        (large, {"attn_mask": torch.ones(96, 96, dtype=torch.bool).tril()}, True, *["native"] * 2),
+        ({}, {"dropout_p": 0.5}, True, "reference", "reference"),
+        ({}, {"return_aux": AuxRequest(lse=True)}, False, "reference", "reference"),
+    ]
+    for sizes, options, gradients, *names in expected:
+        for weight, name in zip(("softmax", "tanh"), names, strict=True):
+            quick._plans.clear()
+            call = build_call(Case(1, heads=4, **({"queries": 6, "keys": 6} | sizes)))
+            inputs = {n: t.requires_grad_(gradients) for n, t in call.inputs.items()}
+            for _ in range(3):
+                attention(**inputs, weight=weight, **options)
+                assert last_impl() == name, (sizes, options, gradients, weight)
+            attention(**inputs, weight=weight, **options, impl="reference")
+    monkeypatch.setattr(native, "_multiplies_tiles", lambda: True)
+    halves = {n: t.detach().bfloat16() for n, t in tensors().items()}
+    for weight, name in (("softmax", "sdpa"), ("tanh", "native")):
+        attention(**halves, weight=weight)
+        assert last_impl() == name
+    monkeypatch.setattr(compiled, "instruction_set", "baseline")
+    for weight, name in (("softmax", "sdpa"), ("tanh", "reference")):
+        attention(**tensors(), weight=weight)
+        assert last_impl() == name
 
 
 def test_last_impl_is_what_really_ran(monkeypatch):
@@ -72,7 +122,7 @@ def test_last_impl_is_what_really_ran(monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
     for impl, weight, expected in (
-        ("auto", "softmax", 1),
+        ("auto", "softmax", 0 if WIDE else 1),
         ("sdpa", "softmax", 1),
         ("reference", "softmax", 0),
         ("auto", "tanh", 0),

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("compile_checks.py")
 
 
-CHECKS = ("one_graph", "inductor", "ten_lengths", "special_values", "kernels")
+CHECKS = ("one_graph", "inductor", "ten_lengths", "special_values", "kernels", "transforms")
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -51,9 +51,12 @@ _LACKS: dict[str, Callable[[Call], str | None]] = {
     "linear": linear.lacks,
     "chunked": chunked.lacks,
 }
-_PREFERENCE = ("sdpa", "linear", "reference")
-"""What "auto" tries, in order; kernels and blocks run by name until "auto" is measured."""
-_WORTHWHILE: dict[str, Callable[[Call], bool]] = {"linear": linear.worthwhile}
+_PREFERENCE = ("linear", "native", "sdpa", "reference")
+"""What "auto" tries, in order: who is fastest, where it is (docs/design/0002)."""
+_WORTHWHILE: dict[str, Callable[[Call], bool]] = {
+    "linear": linear.worthwhile,
+    "native": lambda call: native.fastest(call, quick.takes(call)),
+}
 """Where "auto" passes over an implementation that could run the call, but not sooner."""
 
 
@@ -114,21 +117,20 @@ def attention(
         ImplUnavailable: the named implementation cannot do this, and why.
     """
     plain = (
-        isinstance(score, str)
-        and score == "dot"
-        and attn_mask is None
+        attn_mask is None
         and attn_bias is None
         and q_offset is None
         and window_size is None
         and return_aux is None
         and type(dropout_p) is float
         and dropout_p == 0.0
-        and impl == "native"
-        and isinstance(weight, str)
         and type(enable_gqa) is type(is_causal) is bool
+        and (impl == "auto" or impl == "native")
     )
     if plain:
-        out = quick.attend(query, key, value, cast(str, weight), is_causal, scale)
+        known = _built.get(("weight", weight, generation())) if type(weight) is str else weight
+        flags = quick.Flags(is_causal, enable_gqa, impl == "auto")
+        out = quick.attend(query, key, value, score, known, flags, scale)
         if out is not None:
             ran("native")
             return out
@@ -163,7 +165,7 @@ def attention(
     out, aux = _RUN[name](call)
     ran(name)
     if plain and name == "native":
-        quick.learn(call, cast(str, weight))
+        quick.learn(call)
     return out if aux is None else (out, aux)
 
 

@@ -119,18 +119,28 @@ def attend(
     tensors: tuple[Tensor, Tensor, Tensor],
     constant: Tensor | None,
     out: Tensor,
-    is_causal: bool,
-    scale: float,
-) -> bool:
-    """Fill `out` from query, key and value, without gradients or masks, where they fit.
+    lse: Tensor | None,
+    numbers: tuple[bool, bool, float],
+) -> str:
+    """Fill `out` and `lse` from query, key and value, hiding nothing but the future.
 
-    False where they do not, or where a number was met that is wild in the sense of `run`. scale 0
-    is 1/√width.
+    numbers: whether to hide it, whether heads may be grouped, the scale (0 is 1/√width). "ran", or
+    "wild" in the sense of `run`, or "unfit" where the tensors do not fit each other or these loops.
     """
     threads = torch.get_num_threads()
-    return _native.attend(
-        instruction_set, curve, *tensors, constant, out, is_causal, scale, threads
-    )
+    return _native.attend(instruction_set, curve, *tensors, constant, out, lse, *numbers, threads)
+
+
+def attend_back(
+    curve: str,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    made: tuple[Tensor, Tensor | None, Tensor],
+    grads: tuple[Tensor, ...],
+    numbers: tuple[bool, float],
+) -> bool:
+    """Fill gradients of query, key and value from (out, lse, grad_out); whether one was wild."""
+    threads = torch.get_num_threads()
+    return _native.attend_back(instruction_set, curve, inputs, *made, grads, *numbers, threads)
 
 
 def _numbers(tensor: Tensor | None) -> tuple[int, ...] | None:

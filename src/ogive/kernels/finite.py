@@ -55,6 +55,13 @@ def transforming() -> bool:
         return True
 
 
+transforming._dynamo_marked_constant = True  # type: ignore[attr-defined]
+"""torch.compile asks it while it traces, where transforms are under way as they will be later.
+
+That is all that torch.compiler.assume_constant_result does, which imports half of torch.
+"""
+
+
 def cleaned(tensor: Tensor) -> Tensor:
     """The tensor with zeros in place of NaN and infinities, which pass gradients on."""
     return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)

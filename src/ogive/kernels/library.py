@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ogive.kernels import dense
+from ogive.kernels import dense, finite
 from ogive.kernels.dense import Dense
 from ogive.kernels.graphed import graphed
 
@@ -36,9 +36,10 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
     return dense.forward(Dense(*inputs))
 
 
-def _backward(
+def backward(
     grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
 ) -> tuple[Tensor, ...]:
+    """What the operator `dense_backward` runs."""
     return dense.backward(Dense(*inputs), grad_out, out, lse, tuple(needs))
 
 
@@ -68,7 +69,7 @@ def _backward_shapes(
 
 
 _LIBRARY.impl("dense", _forward, "CPU")
-_LIBRARY.impl("dense_backward", _backward, "CPU")
+_LIBRARY.impl("dense_backward", backward, "CPU")
 torch.library.register_fake("ogive::dense", _forward_shapes, lib=_LIBRARY)
 torch.library.register_fake("ogive::dense_backward", _backward_shapes, lib=_LIBRARY)
 
@@ -95,7 +96,8 @@ class DenseFunction(torch.autograd.Function):
                 again = dense.definition(Dense(*tensors, *ctx.numbers))
             grads = graphed(again, tensors, needs, grad_out)
         else:
-            run = _backward if direct(grad_out, *tensors) else torch.ops.ogive.dense_backward
+            alone = direct(grad_out, *tensors) and lone(grad_out)
+            run = backward if alone else torch.ops.ogive.dense_backward
             grads = run(grad_out, out, lse, needs, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - _GRADED))
@@ -105,9 +107,9 @@ def direct(*tensors: Tensor | None) -> bool:
     """Whether the kernels may be called without torch's dispatcher: plain tensors, nothing traced.
 
     The dispatcher costs more than a small call computes. Tensors of other classes, modes that
-    watch operators, torch.compile and lazily negated tensors need it.
+    watch operators, transforms, torch.compile and lazily negated tensors need it.
     """
-    if torch.compiler.is_compiling() or _watched():
+    if torch.compiler.is_compiling() or finite.transforming() or _watched():
         return False
     return all(t is None or (type(t) in _PLAIN and not t.is_neg()) for t in tensors)
 
@@ -127,6 +129,14 @@ def _watched() -> bool:
         )
     except AttributeError:
         return True
+
+
+def lone(grad_out: Tensor) -> bool:
+    """Whether a gradient is one and not a batch of them, as autograd's is_grads_batched makes."""
+    try:
+        return not torch._C._functorch.is_legacy_batchedtensor(grad_out)  # type: ignore[attr-defined]
+    except AttributeError:
+        return False
 
 
 def apply(call: Dense) -> Tensor:

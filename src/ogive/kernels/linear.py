@@ -48,7 +48,7 @@ def lacks(call: Call) -> str | None:
         return f"it runs on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"it has no {call.query.dtype}"
-    if not torch.compiler.is_compiling() and finite.transforming():
+    if finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None
 

@@ -6,6 +6,7 @@ masks, windows, grouped heads and dropout go into the kernel.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import cast
 
 import torch
@@ -41,6 +42,11 @@ _SHARING = {
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
 _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
+_ENOUGH = 2**21
+"""Multiplications from which on a call with gradients is fastest here, unless it is plain."""
+_FEW, _MANY, _EACH = 48, 64, 16
+"""Below so many queries, and from so many keys on, in all and for each query, gradients are bound
+by memory."""
 _SUMS = (scores.Additive, scores.GatV2)
 _ACTING = (*_SUMS, scores.Gat)
 ACTS = {
@@ -78,9 +84,56 @@ def lacks(call: Call) -> str | None:
         return f"they have no {call.query.dtype}"
     if call.aux is not None and statistics.lacks():
         return statistics.lacks()
-    if not torch.compiler.is_compiling() and finite.transforming():
+    if finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None
+
+
+def fastest(call: Call, plain: bool) -> bool:
+    """Whether "auto" takes the kernels: where they were measured to be the fastest, or near it.
+
+    Work this small, with gradients or with statistics, which compute the scores again, is less than
+    what surrounds it; save in `plain` calls, around which there is little.
+    """
+    if torch.compiler.is_compiling():  # sizes are symbols there, and less surrounds a call
+        exported = torch.compiler.is_exporting()  # a graph that should not need this library
+        return not exported and best(call.query.dtype, call.weight, None)
+    graded = torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(call))
+    if not plain and (graded or call.aux is not None):
+        batch, heads, queries, width = call.query.shape
+        pairs = batch * heads * queries * call.key.shape[-2]
+        if pairs * (width + call.value.shape[-1]) < _ENOUGH:
+            return False
+    lengths = (call.query.shape[-2], call.key.shape[-2]) if graded else None
+    return best(call.query.dtype, call.weight, lengths)
+
+
+def best(dtype: torch.dtype, weight: object, lengths: tuple[int, int] | None) -> bool:
+    """Whether the kernels were measured, and were best, for calls of this kind.
+
+    Not on a processor without wide vectors; nor for torch's own softmax where the processor
+    multiplies tiles of halves (AMX); nor for gradients of few queries and many keys, lengths that
+    are given where gradients are wanted: these are bound by memory, and here more of it moves.
+    """
+    if compiled.instruction_set not in ("avx2", "avx512"):
+        return False
+    if lengths is not None:
+        queries, keys = lengths
+        if queries < _FEW and keys >= max(_MANY, _EACH * queries):
+            return False
+    half = dtype in (torch.bfloat16, torch.float16)
+    return not (half and type(weight) is weights.Softmax and _multiplies_tiles())
+
+
+@cache
+def _multiplies_tiles() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
+def _tensors(call: Call) -> list[Tensor]:
+    bias = [] if call.bias is None else [call.bias]
+    parameters = (*call.score.parameters(), *call.weight.parameters())
+    return [call.query, call.key, call.value, *bias, *parameters]
 
 
 def native(call: Call) -> tuple[Tensor, Aux | None]:

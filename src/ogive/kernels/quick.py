@@ -1,4 +1,4 @@
-"""The short way for plain calls: named parts, nothing but causality hidden, no gradients.
+"""The short way for plain calls: softmax or a curve of dot products, nothing but the future hidden.
 
 A small call costs less than Python's checks of it, so these are left to the compiled module, which
 looks at the tensors itself. Whatever is unusual gets None, and the long way then runs it or says
@@ -8,18 +8,28 @@ what does not fit. Both ways run the same loops with the same numbers.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ogive.kernels import compiled, finite, library, native
+from ogive.kernels import compiled, dense, library, native
 from ogive.kernels.call import Call
+from ogive.kernels.dense import Dense
+from ogive.kernels.graphed import graphed
 from ogive.parts import scores, weights
-from ogive.parts.part import generation
 
 MOST_PLANS = 256
-_TWO_WAYS = (weights.Linear, weights.Identity)
+_HOLDS: dict[type, tuple[str, ...]] = {
+    **dict.fromkeys((weights.Softmax, weights.Softmax1, weights.Cog, weights.Softpick), ()),
+    weights.Tanh: (),
+    weights.Sigmoid: ("bias",),
+    **dict.fromkeys(
+        (weights.Relu, weights.Relu2, weights.Silu, weights.Gelu, weights.Softplus),
+        ("length_power",),
+    ),
+}
+"""Weight functions without parameters of their own, and the attributes that decide what they do."""
 
 
 class Plan(NamedTuple):
@@ -27,18 +37,64 @@ class Plan(NamedTuple):
 
     curve: str
     constant: Tensor | None
+    shares: bool
+
+
+class Flags(NamedTuple):
+    """What a plain call was asked: to hide the future, to group heads, to choose."""
+
+    causal: bool
+    grouped: bool
+    auto: bool
 
 
 _plans: dict[tuple[object, ...], Plan] = {}
 
 
+class _Unfit(Exception):
+    """The tensors do not fit each other; the long way says how."""
+
+
+def takes(call: Call) -> bool:
+    """Whether a call is of this kind, whichever way it then goes."""
+    seen = call.visibility
+    return (
+        type(call.score) is scores.Dot
+        and type(call.weight) in _HOLDS
+        and call.bias is None
+        and not call.dropout_p
+        and call.aux is None
+        and seen.mask is None
+        and seen.window == (None, None)
+        and type(seen.offset) is int
+        and seen.offset == 0
+    )
+
+
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, weight: str, is_causal: bool, scale: object
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score: object,
+    weight: object,
+    flags: Flags,
+    scale: object,
 ) -> Tensor | None:
     """The output, or None where the long way must be taken."""
-    if not _plain(query, key, value) or not query.dim() == key.dim() == value.dim() == 4:
+    holds = _HOLDS.get(type(weight))
+    if holds is None or (type(score) is not scores.Dot and score != "dot"):
         return None
-    plan = _plans.get(_form(query, key, weight, is_causal))
+    if not library.direct(query, key, value) or torch.is_autocast_enabled("cpu"):
+        return None
+    if not query.dim() == key.dim() == value.dim() == 4:
+        return None
+    wanted = query.requires_grad or key.requires_grad or value.requires_grad
+    wanted = wanted and torch.is_grad_enabled()
+    queries, keys, dtype = query.shape[-2], key.shape[-2], query.dtype
+    if flags.auto and not native.best(dtype, weight, (queries, keys) if wanted else None):
+        return None
+    held = [getattr(weight, name) for name in holds]
+    plan = _plans.get((type(weight), *held, flags.causal, queries, keys, dtype))
     if plan is None:
         return None
     if scale is None:
@@ -47,38 +103,117 @@ def attend(
         factor = scale
     else:
         return None
-    if query.shape[-1] == value.shape[-1] and query.is_contiguous():
-        out = torch.empty_like(query)
-    else:
-        out = query.new_empty((*query.shape[:3], value.shape[-1]))
-    ran = compiled.attend(plan.curve, (query, key, value), plan.constant, out, is_causal, factor)
-    return out if ran else None
+    numbers = (flags.causal, flags.grouped, factor)
+    if wanted:
+        try:
+            return PlainFunction.apply(query, key, value, plan, numbers)  # type: ignore[return-value]
+        except _Unfit:
+            return None
+    out = _room(query, value)
+    ran = compiled.attend(plan.curve, (query, key, value), plan.constant, out, None, numbers)
+    return out if ran == "ran" else None
 
 
-def learn(call: Call, weight: str) -> None:
+def learn(call: Call) -> None:
     """Keep what a plain call that the kernels have run will need when it comes again."""
-    if type(call.score) is not scores.Dot or isinstance(call.weight, _TWO_WAYS):
-        return  # linear attention has two ways to be computed, and sizes choose
-    if not _plain(call.query, call.key, call.value):
+    query, key, weight = call.query, call.key, call.weight
+    if not takes(call) or not library.direct(query, key, call.value):
         return
     if len(_plans) >= MOST_PLANS:
         _plans.clear()
-    form = _form(call.query, call.key, weight, call.visibility.is_causal)
-    dtype = torch.promote_types(call.query.dtype, torch.float32)
-    curve = native.curve_of(call.weight)
+    curve = native.curve_of(weight)
     if curve is not None:
-        _plans[form] = Plan(curve, native._constant(call, dtype))
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        plan = Plan(curve, native._constant(call, dtype), curve in dense.SHARING)
+        held = [getattr(weight, name) for name in _HOLDS[type(weight)]]
+        form = (type(weight), *held, call.visibility.is_causal)
+        _plans[(*form, query.shape[-2], key.shape[-2], query.dtype)] = plan
 
 
-def _plain(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether these are plain tensors of which nobody wants gradients or transforms."""
-    if compiled.missing or not library.direct(query, key, value) or finite.transforming():
-        return False
-    wanted = query.requires_grad or key.requires_grad or value.requires_grad
-    if wanted and torch.is_grad_enabled():
-        return False
-    return not torch.is_autocast_enabled("cpu")
+class PlainFunction(torch.autograd.Function):
+    """Autograd of a plain call: what `library.DenseFunction` does, with less around it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: Plan, numbers: Any
+    ) -> Tensor:
+        """The output (b, h, i, v)."""
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        lse = query.new_empty(query.shape[:3], dtype=dtype) if plan.shares else None
+        out, tensors = _room(query, value), (query, key, value)
+        ran = compiled.attend(plan.curve, tensors, plan.constant, out, lse, numbers)
+        if ran == "unfit":
+            raise _Unfit
+        if ran == "wild":
+            out, lse = dense.forward(_dense(tensors, plan, numbers))
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.plan, ctx.numbers = plan, numbers
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of the inputs that need them; through the definition where graphed."""
+        *tensors, out, lse = ctx.saved_tensors
+        plan, numbers, needs = ctx.plan, ctx.numbers, ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            with torch.enable_grad():
+                again = dense.definition(_dense(tensors, plan, numbers))
+            grads = graphed(again, tensors, needs, grad_out)
+        else:
+            grads = _gradients(tensors, plan, numbers, (out, lse, grad_out), needs)
+        return (*[g if need else None for g, need in zip(grads, needs, strict=True)], None, None)
 
 
-def _form(query: Tensor, key: Tensor, weight: str, is_causal: bool) -> tuple[object, ...]:
-    return (weight, is_causal, query.shape[-2], key.shape[-2], query.dtype, generation())
+def _gradients(
+    tensors: list[Tensor],
+    plan: Plan,
+    numbers: tuple[bool, bool, float],
+    made: tuple[Tensor, Tensor | None, Tensor],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor, ...]:
+    out, lse, grad_out = made
+    watched = not (library.direct(grad_out, *tensors) and library.lone(grad_out))
+    if not watched:
+        query, key, value = tensors
+        grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors)
+        inputs, made = (query, key, value, plan.constant), (out, lse, grad_out.to(out.dtype))
+        if not compiled.attend_back(plan.curve, inputs, made, grads, (numbers[0], numbers[2])):
+            return grads
+    call, lse = _dense(tensors, plan, numbers), out.new_empty(0) if lse is None else lse
+    wanted = [*needs, *[False] * (len(dense.GRADED) - 3)]
+    back = torch.ops.ogive.dense_backward if watched else library.backward
+    return back(grad_out, out, lse, wanted, *vars(call).values())[:3]
+
+
+def _dense(tensors: Any, plan: Plan, numbers: tuple[bool, bool, float]) -> Dense:
+    """The same call as the long way makes it."""
+    query, key, value = tensors
+    is_causal, _, scale = numbers
+    offsets = None
+    if is_causal:
+        offsets = torch.zeros((), dtype=torch.int64).expand(query.shape[0])
+    return Dense(
+        *(query, key, value),
+        constant=plan.constant,
+        bias=None,
+        vectors=None,
+        parameter=None,
+        keep=None,
+        offsets=offsets,
+        seed=None,
+        score="",
+        curve=plan.curve,
+        act="",
+        act_constant=0.0,
+        scale=scale or 1 / math.sqrt(query.shape[-1]),
+        cap=0.0,
+        dropout=0.0,
+        left=-1,
+        right=0 if is_causal else -1,
+    )
+
+
+def _room(query: Tensor, value: Tensor) -> Tensor:
+    if query.shape[-1] == value.shape[-1] and query.is_contiguous():
+        return torch.empty_like(query)
+    return query.new_empty((*query.shape[:3], value.shape[-1]))

@@ -4,6 +4,7 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -96,8 +97,9 @@ bool run(const std::string& isa, const std::string& name, bool wide, bool back, 
   return wild;
 }
 
-// Whether four tensors are queries, keys, values and outputs of whole heads, with nothing unusual.
-bool plain(const Seen& query, const Seen& key, const Seen& value, const Seen& out, bool causal) {
+// Whether four tensors are queries, keys, values and outputs with nothing unusual.
+bool plain(const Seen& query, const Seen& key, const Seen& value, const Seen& out, bool causal,
+           bool grouped) {
   for (const Seen* one : {&query, &key, &value, &out}) {
     if (one->axes != 4 || !one->real || !one->on_cpu || one->bits != query.bits ||
         one->view.kind != query.view.kind)
@@ -105,36 +107,78 @@ bool plain(const Seen& query, const Seen& key, const Seen& value, const Seen& ou
     for (int64_t size : one->size)
       if (!size) return false;
   }
-  for (int axis : {0, 1, 3})
+  for (int axis : {0, 3})
     if (key.size[axis] != query.size[axis]) return false;
   for (int axis : {0, 1, 2})
     if (key.size[axis] != value.size[axis] || query.size[axis] != out.size[axis]) return false;
+  if (key.size[1] != query.size[1] && (!grouped || query.size[1] % key.size[1])) return false;
   return value.size[3] == out.size[3] && (!causal || query.size[2] == key.size[2]);
 }
 
-// Attention without masks, gradients or anything else but causality, in one call. False where the
-// tensors are unusual in any way, or hold what is wild: Python then takes the long way.
-bool attend(const std::string& isa, const std::string& name, nb::handle query, nb::handle key,
-            nb::handle value, nb::handle constant, nb::handle out, bool causal, double scale,
-            int64_t threads) {
-  Seen q, k, v, o;
-  if (!look(query, q) || !look(key, k) || !look(value, v) || !look(out, o)) return false;
-  if (!plain(q, k, v, o, causal)) return false;
+// A call without masks, dropout or anything else but causality. scale 0 is 1/√width.
+struct Plain {
   Problem p{};
-  p.batch = q.size[0], p.heads = p.shared = q.size[1], p.queries = q.size[2], p.keys = k.size[2];
-  p.width = q.size[3], p.value_width = v.size[3];
-  p.left = -1, p.right = causal ? 0 : -1;
-  p.scale = scale ? scale : 1 / std::sqrt(double(p.width));
-  p.threads = threads;
-  p.query = q.view, p.key = k.view, p.value = v.view, p.out = o.view;
-  p.constant = view_of(constant);
-  limit_threads(p);
+  bool wide = false, fits = false;
+
+  Plain(nb::handle query, nb::handle key, nb::handle value, nb::handle constant, nb::handle out,
+        bool causal, bool grouped, double scale, int64_t threads) {
+    Seen q, k, v, o;
+    fits = look(query, q) && look(key, k) && look(value, v) && look(out, o) &&
+           plain(q, k, v, o, causal, grouped);
+    if (!fits) return;
+    p.batch = q.size[0], p.heads = q.size[1], p.shared = k.size[1], p.queries = q.size[2];
+    p.keys = k.size[2], p.width = q.size[3], p.value_width = v.size[3];
+    p.left = -1, p.right = causal ? 0 : -1;
+    p.scale = scale ? scale : 1 / std::sqrt(double(p.width));
+    p.threads = threads;
+    p.query = q.view, p.key = k.view, p.value = v.view, p.out = o.view;
+    p.constant = view_of(constant);
+    wide = q.bits == 64;
+    limit_threads(p);
+  }
+};
+
+// Runs `loops` of a plain call; whether a number was wild.
+bool run_plain(Plain& call, const Run (&loops)[2]) {
   bool wild = false;
-  p.wild = &wild;
-  const Entry& entry = find(isa, name);
+  call.p.wild = &wild;
   nb::gil_scoped_release release;
-  entry.forward[q.bits == 64](p);
-  return !wild;
+  loops[call.wide](call.p);
+  return wild;
+}
+
+// Fills `out`, and `lse` where it is given. "ran", "wild" where what was written may be wrong, or
+// "unfit" where the tensors are unusual: Python then takes the long way.
+const char* attend(const std::string& isa, const std::string& name, nb::handle query,
+                   nb::handle key, nb::handle value, nb::handle constant, nb::handle out,
+                   nb::handle lse, bool causal, bool grouped, double scale, int64_t threads) {
+  Plain call(query, key, value, constant, out, causal, grouped, scale, threads);
+  if (!call.fits) return "unfit";
+  call.p.lse = view_of(lse);
+  return run_plain(call, find(isa, name).forward) ? "wild" : "ran";
+}
+
+// Fills the three gradients from what `attend` left; whether a number was wild.
+bool attend_back(const std::string& isa, const std::string& name, nb::tuple inputs, nb::handle out,
+                 nb::handle lse, nb::handle grad_out, nb::tuple grads, bool causal, double scale,
+                 int64_t threads) {
+  Plain call(inputs[0], inputs[1], inputs[2], inputs[3], out, causal, true, scale, threads);
+  Seen grad;
+  if (!call.fits || !look(grad_out, grad) || grad.view.kind != call.p.out.kind)
+    throw std::invalid_argument("these tensors do not fit each other");
+  Problem& p = call.p;
+  p.grad_out = grad.view;
+  View* filled[] = {&p.grad_query, &p.grad_key, &p.grad_value};
+  for (int i = 0; i < 3; ++i) *filled[i] = view_of(grads[i]);
+  std::vector<double> delta;  // room for one number of either type for each row
+  if (!lse.is_none()) {
+    p.lse = view_of(lse);
+    delta.resize(p.batch * p.heads * p.queries);
+    p.delta.data = delta.data();
+    const int64_t strides[] = {p.heads * p.queries, p.queries, 1};
+    std::copy(strides, strides + 3, p.delta.stride);
+  }
+  return run_plain(call, find(isa, name).backward);
 }
 
 double multiply_adds(const std::string& isa, int64_t steps, int64_t threads) {
@@ -161,7 +205,9 @@ NB_MODULE(_native, m) {
   m.def("run", &ogive::run);
   m.def("use_exchange", &ogive::use_exchange);
   m.def("attend", &ogive::attend, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+        nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("attend_back", &ogive::attend_back, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("multiply_adds", &ogive::multiply_adds);
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);
