@@ -336,7 +336,7 @@ COMPILED_SCORES = (
     "gatv2,softcap(2)",
 )
 SPARSE = ("sparsemax", "entmax15")
-SUMS = ("additive", "gatv2")
+SUMS = ("additive", "gat")
 """Compiled apart, not together."""
 
 
