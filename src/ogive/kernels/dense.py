@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ogive.kernels import finite
 from ogive.kernels.compiled import APART, run
 from ogive.kernels.dropout import drop
-from ogive.kernels.reduced import REDUCTIONS, Reduced
+from ogive.kernels.reduced import REDUCTIONS, Reduced, group_of
 from ogive.kernels.visible import Visibility
 from ogive.parts.scores import Distance, Dot, Score, ScoreChain, Softcap
 from ogive.parts.weights import (
@@ -133,7 +133,7 @@ class Dense:
         """The call of dot products, or of an additive score, that this one comes to."""
         if not self.reduces:
             return self
-        reduction, group = REDUCTIONS[self.score], self.query.shape[1] // self.key.shape[1]
+        reduction, group = REDUCTIONS[self.score], group_of(self.query, self.key)
         query, key = reduction.operands(self.query, self.key, self.parameter)
         vectors = reduction.vectors(self.parameter, group)
         simpler = {"query": query, "key": key, "parameter": None, "score": "", "vectors": vectors}
@@ -305,7 +305,7 @@ def run_backward(
     Every gradient is summed in a fixed order.
     """
     query, shares, dtype = call.query, call.curve in SHARING, wide_dtype(call)
-    delta = query.new_empty(query.shape[:3], dtype=dtype) if shares else None
+    delta = query.new_zeros(query.shape[:3], dtype=dtype) if shares else None
     grads = {name: query.new_empty(0) for name in GRADED}  # outputs must not alias
     for name in ("query", "key", "value"):
         grads[name] = query.new_empty(getattr(call, name).shape)
@@ -324,8 +324,6 @@ def run_backward(
             grads=grads,
             sums=sums,
         )
-    elif delta is not None:
-        delta.zero_()
     if needs[GRADED.index("bias")]:
         grads["bias"] = grads["bias"].to(call.bias.dtype)  # type: ignore[union-attr]
     if sums is not None:

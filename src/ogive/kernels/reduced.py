@@ -39,10 +39,7 @@ class Reduction:
 
     @staticmethod
     def vectors(parameter: Tensor | None, group: int) -> Tensor | None:
-        """(h, …) of the additive score that it comes to; None: a dot product.
-
-        group: how many query heads share a key head.
-        """
+        """(h, …) of the additive score that it comes to, by `group_of`; None: a dot product."""
         return None
 
     @staticmethod
@@ -100,7 +97,7 @@ class Static(Reduction):
     def operands(query: Tensor, key: Tensor, parameter: Tensor | None) -> tuple[Tensor, Tensor]:
         """(b, h, i, group) and (b, g, j, group), for `group` query heads on a key head."""
         of_query, of_key = parameter.unbind(1)  # type: ignore[union-attr]
-        own = _own(of_query, query.shape[1] // key.shape[1])
+        own = _own(of_query, group_of(query, key))
         return (query @ of_query.unsqueeze(-1)) * own, key @ _of_keys(of_key, key).mT
 
     @staticmethod
@@ -149,6 +146,11 @@ class Reduced(Score, listed=False):
         return self.reduction.scores(left, right, self.act)
 
 
+def group_of(query: Tensor, key: Tensor) -> int:
+    """How many query heads share a key head, 1 where there are none."""
+    return max(1, query.shape[1] // max(1, key.shape[1]))
+
+
 def _own(vectors: Tensor, group: int) -> Tensor:
     """(h, 1, group) with a one where a head stands in its group."""
     eye = torch.eye(group, dtype=vectors.dtype, device=vectors.device)
@@ -157,7 +159,8 @@ def _own(vectors: Tensor, group: int) -> Tensor:
 
 def _of_keys(vectors: Tensor, key: Tensor) -> Tensor:
     """(h, d) as (g, group, d)."""
-    return vectors.view(key.shape[1], -1, key.shape[-1])
+    heads = key.shape[1]
+    return vectors.view(heads, len(vectors) // max(1, heads), key.shape[-1])
 
 
 def _through_unit(rows: Tensor, grads: Tensor) -> Tensor:
