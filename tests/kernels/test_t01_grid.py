@@ -87,5 +87,4 @@ def test_sdpa_gives_torchs_own_numbers(count):
         options = {"scale": case.scale, "enable_gqa": case.group > 1}
         theirs_ = sdpa(**call.inputs, **options)
         assert torch.equal(attention(**call.inputs, **options, impl="sdpa"), theirs_), str(case)
-        assert torch.equal(attention(**call.inputs, **options), theirs_), str(case)
     count("T1", 300)

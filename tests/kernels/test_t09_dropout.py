@@ -86,7 +86,7 @@ def test_a_seed_repeats_and_threads_do_not_matter(weight, count):
         assert torch.equal(results[0][name], results[1][name])
         assert torch.equal(results[0][name], results[2][name])
     assert not torch.equal(results[0]["out"], other["out"])
-    assert last_impl() == "reference"
+    assert last_impl() in ("reference", "native")
     count("T9", 3)
 
 

@@ -92,6 +92,8 @@ def test_default_equals_sdpa_between_projections():
     )
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     wanted = F.linear(mixed.transpose(1, 2).flatten(2), layer.o_proj.weight)
+    torch.testing.assert_close(layer(x, is_causal=True), wanted, rtol=1e-13, atol=1e-14)
+    layer.impl = "sdpa"
     assert torch.equal(layer(x, is_causal=True), wanted)
 
 

@@ -220,7 +220,7 @@ def test_it_learns_to_reverse(make):
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     source = torch.randint(4, 8, (16, 4))
     answers = torch.cat([source.flip(1), torch.full((16, 1), END)], 1)
-    for _ in range(110):
+    for _ in range(180):
         logits = model(source, model.teacher(answers))
         loss = F.cross_entropy(logits.flatten(0, 1), answers.flatten())
         optimiser.zero_grad()

@@ -54,7 +54,7 @@ _PREFERENCE = ("linear", "native", "sdpa", "reference")
 """What "auto" tries, in order: who is fastest, where it is (docs/design/0002)."""
 _WORTHWHILE: dict[str, Callable[[Call], bool]] = {
     "linear": linear.worthwhile,
-    "native": lambda call: native.fastest(call, quick.takes(call)),
+    "native": lambda call: native.fastest(call, _surrounded(call)),
 }
 """Where "auto" passes over an implementation that could run the call, but not sooner."""
 
@@ -165,6 +165,15 @@ def attention(
     if plain and name == "native":
         quick.learn(call)
     return out if aux is None else (out, aux)
+
+
+def _surrounded(call: Call) -> bool:
+    """Whether a small call is better off elsewhere.
+
+    Where torch's own softmax could be called and has less around it, and where statistics would need
+    the scores a second time.
+    """
+    return call.aux is not None or not (quick.takes(call) or sdpa.lacks(call))
 
 
 def impls() -> dict[str, Impl]:

@@ -43,7 +43,7 @@ _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
 _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
 _ENOUGH = 2**21
-"""Multiplications from which on a call with gradients is fastest here, unless it is plain."""
+"""Multiplications of an example from which on a call is faster here than by torch's softmax."""
 _FEW, _MANY, _EACH = 48, 64, 16
 """Below so many queries, and from so many keys on, in all and for each query, gradients are bound
 by memory."""
@@ -82,6 +82,8 @@ def lacks(call: Call) -> str | None:
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"they have no {call.query.dtype}"
+    if any(t.layout != torch.strided for t in (call.query, call.key, call.value)):
+        return "they read strided tensors alone"
     if call.aux is not None and statistics.lacks():
         return statistics.lacks()
     if finite.transforming():
@@ -89,23 +91,23 @@ def lacks(call: Call) -> str | None:
     return None
 
 
-def fastest(call: Call, plain: bool) -> bool:
+def fastest(call: Call, surrounded: bool) -> bool:
     """Whether "auto" takes the kernels: where they were measured to be the fastest, or near it.
 
-    Work this small, with gradients or with statistics, which compute the scores again, is less than
-    what surrounds it; save in `plain` calls, around which there is little.
+    Args:
+        call: one that they can run.
+        surrounded: whether work this small is less than what surrounds it, and another way could be
+            taken instead. Then sizes decide, without the batch: a slice of it is the same call.
     """
     if torch.compiler.is_compiling():  # sizes are symbols there, and less surrounds a call
         exported = torch.compiler.is_exporting()  # a graph that should not need this library
         return not exported and best(call.query.dtype, call.weight, None)
+    _, heads, queries, width = call.query.shape
+    keys = call.key.shape[-2]
+    if surrounded and heads * queries * keys * (width + call.value.shape[-1]) < _ENOUGH:
+        return False
     graded = torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(call))
-    if not plain and (graded or call.aux is not None):
-        batch, heads, queries, width = call.query.shape
-        pairs = batch * heads * queries * call.key.shape[-2]
-        if pairs * (width + call.value.shape[-1]) < _ENOUGH:
-            return False
-    lengths = (call.query.shape[-2], call.key.shape[-2]) if graded else None
-    return best(call.query.dtype, call.weight, lengths)
+    return best(call.query.dtype, call.weight, (queries, keys) if graded else None)
 
 
 def best(dtype: torch.dtype, weight: object, lengths: tuple[int, int] | None) -> bool:

@@ -84,6 +84,8 @@ def attend(
     holds = _HOLDS.get(type(weight))
     if holds is None or (type(score) is not scores.Dot and score != "dot"):
         return None
+    if query is None or key is None or value is None:
+        return None
     if not library.direct(query, key, value) or torch.is_autocast_enabled("cpu"):
         return None
     if not query.dim() == key.dim() == value.dim() == 4:
