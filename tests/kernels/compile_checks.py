@@ -18,10 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 warnings.filterwarnings("error")
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # Inductor's own
 
+import ogive  # noqa: E402
 from kernels import cases  # noqa: E402
 from kernels.cases import Case, build_call  # noqa: E402
 from kernels.rule import violations  # noqa: E402
-from ogive.kernels import attention, compiled  # noqa: E402
+from ogive.kernels import attention, compiled, maps  # noqa: E402
 
 # Inductor rewrites eager attention as well; "aot_eager" traces forward and backward as Inductor
 # does, in a tenth of the time, so Inductor itself runs on few.
@@ -162,6 +163,42 @@ class Exported(torch.nn.Module):
 
     def forward(self, query, key, value):
         return attention(query, key, value, weight="tanh")
+
+
+def compiled_maps() -> int:
+    """Layers with maps large enough for a kernel: one graph, with the operator in it."""
+    if compiled.missing:
+        return 1
+    torch.manual_seed(0)
+    layer = ogive.Attention(32, 4, sites=ogive.Sites.parse("query=tanh key=softplus"))
+    weights, names = list(layer.parameters()), []
+
+    def trained(run, x):
+        x = x.clone().requires_grad_()
+        out = run(x)
+        return [out.detach(), *torch.autograd.grad(out.square().sum(), [x, *weights])]
+
+    def noting(graph, inputs):
+        names.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    for length in (maps.LEAST_TRAINED // 32, 8):
+        torch._dynamo.reset()
+        x = torch.randn(1, length, 32, generator=torch.Generator().manual_seed(4))
+        eager = trained(layer, x)
+        for found, plain in zip(
+            trained(torch.compile(layer, fullgraph=True, backend="aot_eager"), x),
+            eager,
+            strict=True,
+        ):
+            torch.testing.assert_close(
+                found, plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max())
+            )
+        names.clear()
+        with torch.no_grad():
+            torch.compile(layer, fullgraph=True, backend=noting)(x)
+        assert any("ogive_maps" in name for name in names) == (length * 32 >= maps.LEAST), names
+    return 2
 
 
 if __name__ == "__main__":

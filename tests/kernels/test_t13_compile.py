@@ -12,7 +12,15 @@ import pytest
 SCRIPT = Path(__file__).with_name("compile_checks.py")
 
 
-CHECKS = ("one_graph", "inductor", "ten_lengths", "special_values", "kernels", "transforms")
+CHECKS = (
+    "one_graph",
+    "inductor",
+    "ten_lengths",
+    "special_values",
+    "kernels",
+    "transforms",
+    "compiled_maps",
+)
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -170,8 +170,8 @@ def attention(
 def _surrounded(call: Call) -> bool:
     """Whether a small call is better off elsewhere.
 
-    Where torch's own softmax could be called and has less around it, and where statistics would need
-    the scores a second time.
+    Where torch's own softmax could be called and has less around it, and where statistics would
+    need the scores a second time.
     """
     return call.aux is not None or not (quick.takes(call) or sdpa.lacks(call))
 

@@ -183,3 +183,11 @@ def run_linear(
         numbers += _view(view)
     wide, back = query.dtype == torch.float64, grads is not None
     return _native.linear(instruction_set, wide, back, numbers, call.scale)
+
+
+def run_map(name: str, x: Tensor, grad: Tensor | None, result: Tensor) -> None:
+    """Fill `result` with a map of x, or with its slope times grad; all lie alike and dense."""
+    addresses = x.data_ptr(), 0 if grad is None else grad.data_ptr(), result.data_ptr()
+    wide, threads = x.dtype == torch.float64, torch.get_num_threads()
+    if result.numel():
+        _native.map(instruction_set, name, wide, *addresses, result.numel(), threads)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ogive.errors import ArgumentError
+from ogive.kernels import maps as kernels
 from ogive.layers.cache import Cache
 from ogive.parts.gates import Gate
 from ogive.parts.maps import Map
@@ -124,7 +125,10 @@ def run(
     h = source if chain.projection is None else getattr(layer, chain.projection)(source)
     for name in chain.maps:
         part = getattr(layer, name)
-        h = _with_past(part, name, h, x, visible, cache) if part.history else part(h, x)
+        if part.history:
+            h = _with_past(part, name, h, x, visible, cache)
+        else:
+            h = kernels.run(part, h, x)
     return h
 
 

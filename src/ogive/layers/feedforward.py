@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ogive.errors import ArgumentError
+from ogive.kernels import maps as kernels
 from ogive.kernels.checks import check_dropout
 from ogive.layers.checks import whole
 from ogive.parts.maps import Activation, Glu, Map
@@ -50,7 +51,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t w"]) -> Float[Tensor, "b t w"]:
         """Map x (batch, length, width) to the same shape."""
-        h = self.activation(self.up_proj(x), x)
+        h = kernels.run(self.activation, self.up_proj(x), x)
         return self.down_proj(self.dropout(h) if self.dropout.p else h)
 
 

@@ -199,7 +199,7 @@ void ratio_scores(const AdditiveTile<T>& t, const RatioTile<T>& side, Features s
 // What one feature of one row needs for its gradients.
 template <class T>
 struct RatioBack {
-  T u, rate, top, query;
+  T u, numerator, vector, top, query;
   const T* table;
   Vec<T> back;
 };
@@ -209,23 +209,34 @@ inline RatioBack<T> ratio_back(const AdditiveTile<T>& t, const RatioTile<T>& sid
                                int64_t r) {
   const RatioQueries<T>& q = side.queries[d];
   return {q.u[r],
-          T(Ratio::slope) * t.vectors[d] * q.u[r],
+          T(Ratio::slope) * q.u[r],
+          t.vectors[d],
           q.top[r],
           t.queries[d * kBlock + r],
           side.tables + d * side.stride + q.table[r],
           Vec<T>{}};
 }
 
-// 1 / x of one vector or of two, in one division.
+// 1 / x of one vector or of two, in one division. Sharing it costs two roundings, which a step of
+// Newton's takes back.
 template <class T, int Count>
 inline void reciprocals(Vec<T>* x) {
   if constexpr (Count == 1) {
     x[0] = T(1) / x[0];
   } else {
-    const Vec<T> both = T(1) / (x[0] * x[1]), first = both * x[1];
-    x[1] = both * x[0];
-    x[0] = first;
+    const Vec<T> both = T(1) / (x[0] * x[1]), first = both * x[1], second = both * x[0];
+    x[0] = first + first * (T(1) - x[0] * first);
+    x[1] = second + second * (T(1) - x[1] * second);
   }
+}
+
+// A feature's slope from its value: 1 − f² has more digits than the quotient as long as f is small.
+template <class T, class Ratio>
+inline Vec<T> ratio_slope(const RatioBack<T>& a, Vec<T> b, Vec<T> under, Vec<T> value) {
+  const Vec<T> slope = (b * under) * (a.numerator * under);
+  if constexpr (!Ratio::differs) return slope;
+  const Vec<T> square = value * value;
+  return square < T(0.25) ? T(1) - square : slope;
 }
 
 // Gradients of some features (one or two) from some rows from r on; `vectors` gets Σ g f.
@@ -262,11 +273,11 @@ inline void ratio_rows(const AdditiveTile<T>& t, const RatioTile<T>& side, const
         Vec<T> h = load<T>(g + k * kSpan + j), over = splat<T>(a.top);
         if constexpr (Checked) h = Beyond<T, Ratio>().rest(h, a.query, load<T>(own[f] + j));
         if constexpr (Ratio::differs) over -= load<T>(a.table + kSpan + j);
-        h *= under[f];
-        const Vec<T> p = h * (load<T>(a.table + j) * under[f]);
+        const Vec<T> value = over * under[f];
+        const Vec<T> p = h * ratio_slope<T, Ratio>(a, load<T>(a.table + j), under[f], value);
         a.back += p;
-        sums[f] += a.rate * p;
-        values[f] += h * over;
+        sums[f] += a.vector * p;
+        values[f] += h * value;
       }
     }
 #pragma GCC unroll 2
@@ -277,7 +288,7 @@ inline void ratio_rows(const AdditiveTile<T>& t, const RatioTile<T>& side, const
     vectors[f] = values[f];
 #pragma GCC unroll 2
     for (int k = 0; k < Rows; ++k)
-      to.queries[(r + k) * t.width + features[f]] += parts[k][f].rate * sum<T>(parts[k][f].back);
+      to.queries[(r + k) * t.width + features[f]] += parts[k][f].vector * sum<T>(parts[k][f].back);
   }
 }
 

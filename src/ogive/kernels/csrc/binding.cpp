@@ -19,6 +19,7 @@ namespace nb = nanobind;
 namespace ogive {
 
 void bind_linear(nb::module_&);
+void bind_maps(nb::module_&);
 
 namespace {
 
@@ -212,5 +213,6 @@ NB_MODULE(_native, m) {
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);
   ogive::bind_linear(m);
+  ogive::bind_maps(m);
   ogive::bind_edges(m);
 }
