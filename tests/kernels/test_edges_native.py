@@ -215,8 +215,8 @@ def with_own(call, which, impl, dtype=torch.float64):
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_edges_add_to_keys_and_values(call, which, count):
     ours, theirs = (with_own(call, which, impl) for impl in ("native", "reference"))
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+    for one, other in zip(ours, theirs, strict=True):  # in the maximum norm, as the rule measures
+        assert (one - other).abs().max() <= 1e-10 * other.abs().max().clamp_min(1)
     count("edges of their own", 1)
 
 

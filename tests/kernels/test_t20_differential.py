@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import entmax
 import pytest
@@ -14,6 +15,7 @@ from torch_geometric.nn import GATConv, GATv2Conv
 from kernels import cases
 from kernels.cases import Case, build_call, random_case
 from kernels.rule import violations
+from kernels.wide import WIDER
 from ogive.kernels import attention
 from ogive.parts import Sizes, build, score_from
 
@@ -22,7 +24,9 @@ LENGTHS = (1, 2, 7, 8, 16, 17, 33, 64)
 
 def against(call: cases.Call, run) -> None:
     """ours and theirs on the same call, ours within the rule with their error as eager's."""
-    other = cases.ours(call, "theirs", run)
+    other, wider = cases.ours(call, "theirs", run), None
+    if WIDER and call.case.dtype == torch.float64:
+        wider = cache(lambda: cases.theirs_wider(call))
     for impl in cases.impls_of(call.case):
         found = cases.ours(call, impl)
         truth, nat = cases.theirs(call, torch.float64), cases.naturals(call)
@@ -33,6 +37,7 @@ def against(call: cases.Call, run) -> None:
             {n: truth[n] for n in names},
             nat,
             call.case.dtype,
+            wider,
         )
         assert not broken, f"{impl} {call.case}: {broken}"
 

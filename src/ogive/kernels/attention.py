@@ -173,6 +173,8 @@ def _surrounded(call: Call) -> bool:
     Where torch's own softmax could be called and has less around it, and where statistics would
     need the scores a second time.
     """
+    if torch.compiler.is_compiling():
+        return False  # nothing surrounds a call in a graph
     return call.aux is not None or not (quick.takes(call) or sdpa.lacks(call))
 
 

@@ -308,7 +308,7 @@ def run_backward(
     delta = query.new_zeros(query.shape[:3], dtype=dtype) if shares else None
     grads = {name: query.new_empty(0) for name in GRADED}  # outputs must not alias
     for name in ("query", "key", "value"):
-        grads[name] = query.new_empty(getattr(call, name).shape)
+        grads[name] = torch.empty_like(getattr(call, name))  # laid out as what it is of
     if needs[GRADED.index("bias")]:
         grads["bias"] = torch.zeros_like(call.bias, dtype=dtype)  # type: ignore[arg-type]
     sums, wild = None, False

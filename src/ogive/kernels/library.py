@@ -51,7 +51,24 @@ def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
     return call.query.new_empty((*rows, call.value.shape[-1])), lse
 
 
-def _like(tensor: Tensor) -> Tensor:
+def _backward(
+    grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
+) -> tuple[Tensor, ...]:
+    """`backward` with gradients that lie as their inputs do, which a graph was told."""
+    found = backward(grad_out, out, lse, needs, *inputs)
+    laid = (_laid_out(g, t) for g, t in zip(found[:3], inputs[:3], strict=True))
+    return (*laid, *found[3:])
+
+
+def _laid_out(grad: Tensor, like: Tensor) -> Tensor:
+    if grad.stride() == torch.empty_like(like, device="meta").stride():
+        return grad
+    return torch.empty_like(like).copy_(grad)
+
+
+def _like(name: str, tensor: Tensor) -> Tensor:
+    if name in ("query", "key", "value"):
+        return torch.empty_like(tensor)
     return tensor.new_empty(tensor.shape)
 
 
@@ -64,12 +81,12 @@ def _backward_shapes(
     made = []
     for name, need in zip(dense.GRADED, needs, strict=True):
         wanted = need or name in always
-        made.append(_like(getattr(call, name)) if wanted else call.query.new_empty(0))
+        made.append(_like(name, getattr(call, name)) if wanted else call.query.new_empty(0))
     return tuple(made)
 
 
 _LIBRARY.impl("dense", _forward, "CPU")
-_LIBRARY.impl("dense_backward", backward, "CPU")
+_LIBRARY.impl("dense_backward", _backward, "CPU")
 torch.library.register_fake("ogive::dense", _forward_shapes, lib=_LIBRARY)
 torch.library.register_fake("ogive::dense_backward", _backward_shapes, lib=_LIBRARY)
 

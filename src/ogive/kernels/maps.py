@@ -40,7 +40,7 @@ def lacks(part: Map, h: Tensor) -> str | None:
         return f"there is no kernel of {part}"
     trained = h.requires_grad and torch.is_grad_enabled()
     if h.numel() < (LEAST_TRAINED if trained else LEAST):
-        return f"{h.numel()} numbers are too few to be worth a kernel's call"
+        return "too few numbers to be worth a kernel's call"  # a size written here would be fixed
     if type(h) is not Tensor or h.device.type != "cpu":
         return "kernels run on plain tensors of a CPU"
     if h.dtype not in (torch.float32, torch.float64):
