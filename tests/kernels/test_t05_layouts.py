@@ -5,6 +5,7 @@ Values and gradients keep the rule against the oracle; where the arithmetic is t
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -15,7 +16,7 @@ from kernels import cases
 from kernels.cases import Case, build_call, random_case
 from kernels.rule import violations
 from kernels.test_t01_grid import check
-from ogive.kernels import attention
+from ogive.kernels import attention, compiled
 
 
 def transposed(x: Tensor) -> Tensor:
@@ -142,6 +143,34 @@ def test_expanded_tensors(name, axis, impl, count):
     lay(call, name, lambda _: one)
     compare(call, plain, impl, f"{name} expanded along {axis}")
     count("T5", 1)
+
+
+@pytest.mark.skipif(compiled.missing is not None, reason="no kernels were compiled here")
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_query_reads_keys_where_they_lie(layout, dtype, monkeypatch, count, nan_memory):
+    """Nothing is packed for it; widths with and without rests, masks, and what they hide."""
+    done = 0
+    for instructions, width, weight in itertools.product(
+        compiled.supported(), (3, 17, 64), ("softmax", "tanh")
+    ):
+        monkeypatch.setattr(compiled, "instruction_set", instructions)
+        sizes = {"heads": 2, "group": 2, "queries": 1, "keys": 150, "width": width}
+        case = Case(width, weight=weight, mask="bool", dtype=dtype, value_width=width + 1, **sizes)
+        call = build_call(case)
+        clean = cases.ours(call, "native")["out"]
+        for name in ("query", "key", "value"):
+            call.inputs[name] = LAYOUTS[layout](call.inputs[name])
+        assert torch.equal(cases.ours(call, "native")["out"], clean)
+        assert not cases.broken_by(call, ("native",))
+        hidden = (~call.keep.broadcast_to(1, 2, 1, 150)).all(1).view(-1)
+        for name in ("key", "value"):
+            call.inputs[name] = call.inputs[name].clone()
+            call.inputs[name][:, :, hidden] = torch.nan
+        assert hidden.any()
+        assert torch.equal(cases.ours(call, "native")["out"], clean)
+        done += 1
+    count("T5", done)
 
 
 @pytest.mark.parametrize("size", [2, 4, 5, 8, 16])

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from kernels import cases
 from kernels.cases import Case, build_call
 from kernels.rule import violations
-from ogive.kernels import attention, last_impl
+from ogive.kernels import attention, compiled, last_impl
 from ogive.kernels.dropout import kept
 
 WEIGHTS = ("softmax", "tanh", "relu(length_power=1)", "sparsemax")
@@ -137,3 +137,27 @@ def test_the_mean_is_the_undropped_answer(weight, count):
     error = draws.std(0) / math.sqrt(2000)
     assert ((draws.mean(0) - plain).abs() <= 5 * error + 1e-6).all()
     count("T9", 1)
+
+
+@pytest.mark.skipif(compiled.missing is not None, reason="no kernels were compiled here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("lengths", [(1, 300), (50, 131), (131, 50)])
+def test_every_instruction_set_keeps_the_same_weights(lengths, dtype, monkeypatch, count):
+    """Forward, by an identity for values, and backward, by one for the output's gradient."""
+    queries, keys = lengths
+    query, key = torch.randn(2, 2, queries, 8), torch.randn(2, 2, keys, 8)
+    for instructions in compiled.supported():
+        monkeypatch.setattr(compiled, "instruction_set", instructions)
+        value = torch.eye(keys).expand(2, 2, -1, -1).to(dtype).requires_grad_()
+        inputs = query.to(dtype), key.to(dtype).requires_grad_(), value
+        torch.manual_seed(7)
+        out = attention(*inputs, weight="sigmoid(bias=0)", dropout_p=0.4, impl="native")
+        torch.manual_seed(7)
+        stay = kept(torch.randint(2**62, ()), torch.Size((2, 2, queries, keys)), 0.4)
+        assert torch.equal(out != 0, stay)
+        for i in (0, queries - 1):
+            grad = torch.zeros_like(out)
+            grad[:, :, i, 0] = 1
+            (back,) = torch.autograd.grad(out, value, grad, retain_graph=True)
+            assert torch.equal(back[..., 0] != 0, stay[:, :, i])
+    count("T9", len(compiled.supported()))

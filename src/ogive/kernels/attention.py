@@ -217,7 +217,8 @@ def _visibility(
     if attn_bias is not None:
         checks.check_bias(attn_bias, query, keys)
         seen, attn_bias = split_bias(attn_bias)
-        keep = seen if keep is None else keep & seen
+        if seen is not None:
+            keep = seen if keep is None else keep & seen
         bias = attn_bias if bias is None else bias + attn_bias
     window = checks.check_window(window_size)
     offset = checks.check_alignment(q_offset, is_causal, window, query, keys)

@@ -69,7 +69,8 @@ def _plain(call: Call, query: Tensor, key: Tensor, value: Tensor, bias: Tensor |
     flag = seen.plain_causal and bias is None
     mask = None if flag else seen.keep(query.shape[-2], key.shape[-2], query.device)
     if bias is not None:
-        bias = bias.to(query.dtype)
+        bias = bias.to(query.dtype).view(*[1] * (4 - bias.dim()), *bias.shape)
+        bias = bias.expand(*bias.shape[:-1], key.shape[-2])
         mask = bias if mask is None else torch.where(mask, bias, -torch.inf)
     return F.scaled_dot_product_attention(
         query,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ogive.kernels import finite
+
 Window = tuple[int | None, int | None]
 
 
@@ -100,17 +102,32 @@ class Visibility:
         return at_key - (at_query + offset)
 
 
-def split_float_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A float mask as (bool keep, float bias).
+def split_float_mask(mask: Tensor) -> tuple[Tensor | None, Tensor]:
+    """A float mask as (bool keep, float bias); None for a keep that hides nothing.
 
     Entries at or below half of the dtype's most negative number hide their pair; the rest are
     added to the score. NaN entries are visible and make their scores NaN.
     """
-    hidden = mask <= torch.finfo(mask.dtype).min / 2
+    lowest = torch.finfo(mask.dtype).min / 2
+    if _all_above(mask, lowest):
+        return None, mask
+    hidden = mask <= lowest
     return ~hidden, mask.masked_fill(hidden, 0)
 
 
-def split_bias(bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A bias as (bool keep, finite bias): −∞ hides its pair, for every weight function."""
+def split_bias(bias: Tensor) -> tuple[Tensor | None, Tensor]:
+    """A bias as (bool keep, finite bias): −∞ hides its pair, for every weight function.
+
+    None for a keep that hides nothing.
+    """
+    if _all_above(bias, -torch.inf):
+        return None, bias
     hidden = torch.isneginf(bias)
     return ~hidden, bias.masked_fill(hidden, 0)
+
+
+def _all_above(pairs: Tensor, low: float) -> bool:
+    """Whether Python may look, and sees every number above `low`: one pass, nothing is copied."""
+    if not pairs.numel() or not finite.may_look(pairs):
+        return False
+    return bool(pairs.detach().amin() > low)

@@ -35,6 +35,7 @@ struct BackwardScratch {
       one.value_tall.need(p.queries * wide<T>(p.value_width));
       one.first.need(wide<T>(p.queries));
       one.second.need(wide<T>(p.queries));
+      if (p.dropout > 0) one.counters.need(wide<T>(p.queries));
     }
     key.need(kBlock * p.width);
     value.need(kBlock * p.value_width);
@@ -72,6 +73,7 @@ void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch
   pack_tall<T>(query, kept.tall.get(), watch);
   pack_panels<T>(grad, 1, kept.value_panels.get(), nobody);
   pack_tall<T>(grad, kept.value_tall.get(), nobody);
+  if (p.dropout > 0) count_queries(p, b, h, kept.counters.get());
   T *first = kept.first.get(), *second = kept.second.get();
   for (int64_t i = 0; i < wide<T>(p.queries); ++i) {
     const bool there = i < p.queries;
@@ -80,7 +82,7 @@ void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch
   }
 }
 
-// The sum of one key's column of the bias's gradient; axes that the bias lacks have stride 0.
+// One key's column of the bias's gradient; axes that the bias lacks have stride 0.
 template <class T>
 void add_bias_gradient_of_key(const Problem& p, int64_t b, int64_t h, int64_t j, int64_t i0,
                               Span seen, const T* grads) {
@@ -89,10 +91,36 @@ void add_bias_gradient_of_key(const Problem& p, int64_t b, int64_t h, int64_t j,
   for (int64_t k = seen.low; k < seen.high; ++k) to[k * stride] += grads[k];
 }
 
+// A tile of it at once, turned so that rows are written along the keys. Where nothing is visible the
+// tile holds zeros.
+template <class T>
+void add_bias_gradient_of_tile(const Problem& p, const Place& at, const T* grads) {
+  constexpr int W = Lanes<T>::count;
+  const int64_t columns = std::min(at.columns, p.queries - at.start);
+  for (int64_t k = 0; k < columns; k += W)
+    for (int64_t r = 0; r < at.rows; r += W) {
+      Vec<T> block[W];
+#pragma GCC unroll 16
+      for (int c = 0; c < W; ++c)
+        block[c] = r + c < at.rows ? load<T>(grads + (r + c) * kSpan + k) : Vec<T>{};
+      transpose<T>(block);
+      for (int64_t c = 0; c < std::min<int64_t>(W, columns - k); ++c) {
+        T* to = p.grad_bias.at<T>(at.b, at.h, at.start + k + c, at.first + r);
+        if (r + W <= at.rows)
+          store<T>(to, load<T>(to) + block[c]);
+        else
+          for (int64_t l = 0; r + l < at.rows; ++l) to[l] += block[c][l];
+      }
+    }
+}
+
 // Scores and ∂/∂weights of a tile become weights and ∂/∂scores; where nothing is visible, zeros.
 template <class T, class Slope>
 void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScratch<T>& mine) {
   T *scores = mine.scores.get(), *grads = mine.grads.get();
+  // A softcap comes before the bias: its slopes are not in the bias's gradient.
+  const Coins<T> coins(p);
+  const bool tiled = p.grad_bias && p.grad_bias.stride[3] == 1 && p.cap == 0;
   for (int64_t r = 0; r < at.rows; ++r) {
     const Span& group = mine.sight.groups[r / kRows];
     const int64_t n = group.high - group.low, start = at.start + group.low;
@@ -105,15 +133,19 @@ void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, Backwar
       continue;
     }
     const T* stay = nullptr;
-    if (p.dropout > 0) stay = stay_of_key<T>(p, at.b, at.h, at.first + r, start, n, mine.stay);
+    if (p.dropout > 0) {
+      coins.toss(kept.counters.get() + start, at.first + r, n, mine.stay);
+      stay = mine.stay;
+    }
     if (p.apart == kLength) length_slopes<T>(p, n, weights + group.low, mine.lengths);
     turn_row<T, Slope, true>(mine.sight.row(r, scores), grad + group.low, kept.first.get() + start,
                              kept.second.get() + start, T(p.cap), mine.slopes, stay);
-    if (p.grad_bias)
+    if (p.grad_bias && !tiled)
       add_bias_gradient_of_key<T>(p, at.b, at.h, at.first + r, at.start, mine.sight.rows[r], grad);
     if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
     if (p.apart == kLength) unsquash<T>(n, mine.lengths, grad + group.low);
   }
+  if (tiled) add_bias_gradient_of_tile<T>(p, at, grads);
 }
 
 // What queries [i0, i0 + columns) of one head bring to a block of keys and take from it.

@@ -14,6 +14,7 @@ template <class T>
 struct Packed {
   int64_t head = -1;
   Buffer<T> panels, value_panels, tall, value_tall, first, second;
+  Buffer<uint64_t> counters;
 };
 
 // The same span for every group of rows.

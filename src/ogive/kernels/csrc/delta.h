@@ -21,7 +21,7 @@ T row_delta(const Problem& p, int64_t b, int64_t h, int64_t i) {
 // Fills p.delta, where there is one; out and grad_out are of one kind.
 template <class T>
 void fill_delta(const Problem& p) {
-  if (!p.delta || !p.out) return;
+  if (!p.delta) return;
   const int64_t heads = p.batch * p.heads;
   with_kind<T>(p.out, [&](auto kind) {
 #pragma omp parallel for num_threads(p.threads) if (p.threads > 1) schedule(static)

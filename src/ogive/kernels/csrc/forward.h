@@ -11,6 +11,7 @@
 #include "apart.h"
 #include "block.h"
 #include "dropout.h"
+#include "few.h"
 #include "weigh.h"
 
 namespace ogive::OGIVE_ISA {
@@ -24,8 +25,10 @@ struct ForwardScratch {
   T top[kBlock], total[kBlock], now[kBlock];
 
   void reserve(const Problem& p) {
-    kept.panels.need(wide<T>(p.keys) * p.width);
-    kept.value_tall.need(p.keys * wide<T>(p.value_width));
+    if (p.queries > kFew) {
+      kept.panels.need(wide<T>(p.keys) * p.width);
+      kept.value_tall.need(p.keys * wide<T>(p.value_width));
+    }
     query.need(kBlock * p.width);
     tile.need(kBlock * kSpan);
     out.need(kBlock * wide<T>(p.value_width));
@@ -78,7 +81,9 @@ void weigh_tile(const Problem& p, const Place& at, ForwardScratch<T>& mine) {
 template <class T, class Weigh>
 void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardScratch<T>& mine) {
   const int64_t rows = std::min(kBlock, p.queries - i0), across = wide<T>(p.value_width);
-  pack_keys<T>(p, b, h / (p.heads / p.shared), mine);
+  const int64_t g = h / (p.heads / p.shared);
+  const bool few = p.queries <= kFew && !p.apart;
+  if (!few) pack_keys<T>(p, b, g, mine);
   T *query = mine.query.get(), *tile = mine.tile.get(), *out = mine.out.get();
   pack_rows<T>({p.query, b, h, i0, rows, p.width}, query_factor<T>(p), query, p.width, mine.watch);
   std::fill(out, out + rows * across, T(0));
@@ -89,11 +94,20 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
     const Place at{b, h, i0, rows, j0, std::min(kSpan, seen.high - j0), true};
     if (!mine.sight.look(p, at, mine.watch)) continue;
     Span* groups = mine.sight.groups;
-    score_panels<T>(p, rows, query, mine.kept.panels.get() + j0 * p.width, groups, tile, kSpan);
+    if (few)
+      score_few<T>({p.key, b, g, j0, p.keys - j0, p.width}, *groups, rows, query, tile, kSpan,
+                   mine.watch);
+    else
+      score_panels<T>(p, rows, query, mine.kept.panels.get() + j0 * p.width, groups, tile, kSpan);
     weigh_tile<T, Weigh>(p, at, mine);
-    for (int64_t g = 0; g * kRows < rows; ++g) groups[g].high = std::min(groups[g].high, at.columns);
-    add_product<T, kRowMajor>(rows, groups, tile, kSpan,
-                              mine.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across, out);
+    for (int64_t r = 0; r < rows; r += kRows)
+      groups[r / kRows].high = std::min(groups[r / kRows].high, at.columns);
+    if (few)
+      spend_few<T>({p.value, b, g, j0, at.columns, p.value_width}, *groups, rows, tile, kSpan, out,
+                   across, mine.watch);
+    else
+      add_product<T, kRowMajor>(rows, groups, tile, kSpan,
+                                mine.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across, out);
   }
   for (int64_t r = 0; r < rows; ++r) {
     T factor = 1;

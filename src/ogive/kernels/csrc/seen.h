@@ -205,6 +205,23 @@ class Sight {
     return any;
   }
 
+  // Copies a bias whose rows lie one apart and whose columns lie `along` apart, block by block.
+  template <Kind K>
+  static void turn_bias(const typename Stored<T, K>::Type* from, int64_t along, int64_t rows,
+                        int64_t columns, T* to) {
+    constexpr int W = Lanes<T>::count;
+    for (int64_t k = 0; k < columns; k += W)
+      for (int64_t r = 0; r < rows; r += W) {
+        Vec<T> block[W];
+        for (int64_t c = 0; c < W; ++c)
+          block[c] = k + c < columns ? load_some<T, K>(from + (k + c) * along + r, 1, rows - r)
+                                     : Vec<T>{};
+        transpose<T>(block);
+        for (int64_t c = 0; c < std::min<int64_t>(W, rows - r); ++c)
+          store<T>(to + (r + c) * kSpan + k, block[c]);
+      }
+  }
+
   void take_bias(const Problem& p, const Place& at, int64_t limit, Watch<T>& watch) {
     const int64_t along = p.bias.stride[at.rows_are_queries ? 3 : 2];
     bias_across_ = p.bias.stride[at.rows_are_queries ? 2 : 3];
@@ -216,9 +233,12 @@ class Sight {
       if constexpr (K == kOwn) bias_ = from;
       if (K == kOwn && along == 1) return;
       T* to = biases_.get();
-      for (int64_t k = 0; k < limit; ++k)
-        for (int64_t r = 0; r < different; ++r)
-          to[r * kSpan + k] = Stored<T, K>::one(from[r * bias_across_ + k * along]);
+      if (bias_across_ == 1 && different == at.rows)
+        turn_bias<K>(from, along, different, limit, to);
+      else
+        for (int64_t k = 0; k < limit; ++k)
+          for (int64_t r = 0; r < different; ++r)
+            to[r * kSpan + k] = Stored<T, K>::one(from[r * bias_across_ + k * along]);
       bias_ = to;
       bias_across_ = bias_across_ ? kSpan : 0;
     });

@@ -1,0 +1,118 @@
+// Few queries, as when decoding: keys and values are read where they lie, once, and never packed.
+//
+// Packing pays when many rows meet a panel. One row against it only moves memory twice.
+#pragma once
+
+#include "pack.h"
+
+namespace ogive::OGIVE_ISA {
+
+constexpr int64_t kFew = 1;  // two and more were measured to be faster packed
+
+// The sums of W vectors, one in each lane, added in an order that nothing changes.
+template <class T>
+Vec<T> sums_of(Vec<T>* each) {
+  constexpr int W = Lanes<T>::count;
+  transpose<T>(each);
+#pragma GCC unroll 4
+  for (int step = W / 2; step > 0; step /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < step; ++i) each[i] += each[i + step];
+  return each[0];
+}
+
+// to[r][j] = query_r · key_j for the keys of `span`, a multiple of W beyond the last of `count`.
+template <class T>
+void score_few(const Rows& keys, Span span, int64_t rows, const T* query, T* to, int64_t ldc,
+               Watch<T>& watcher) {
+  constexpr int W = Lanes<T>::count;
+  with_kind<T>(keys.view, [&](auto kind) {
+    constexpr Kind K = decltype(kind)::value;
+    using Type = typename Stored<T, K>::Type;
+    Watch<T> watch = watcher;
+    const int64_t stride = keys.view.stride[3], width = keys.columns;
+    for (int64_t j = span.low; j < span.high; j += W) {
+      const Type* key[W];
+      for (int c = 0; c < W; ++c)
+        key[c] = keys.view.template at<Type>(keys.b, keys.h,
+                                             keys.first + std::min(j + c, keys.rows - 1));
+      for (int64_t r = 0; r < rows; ++r) {
+        const T* mine = query + r * width;
+        Vec<T> each[W] = {};
+        int64_t k = 0;
+        if (stride == 1)
+          for (; k + W <= width; k += W) {
+            const Vec<T> q = load<T>(mine + k);
+#pragma GCC unroll 16
+            for (int c = 0; c < W; ++c) {
+              const Vec<T> v = Stored<T, K>::load(key[c] + k);
+              watch.see(v, kModest<T>);
+              each[c] += q * v;
+            }
+          }
+        for (; k < width; k += W) {
+          const Vec<T> q = load_some<T, kOwn>(mine + k, 1, width - k);
+          for (int c = 0; c < W; ++c) {
+            const Vec<T> v = load_some<T, K>(key[c] + k * stride, stride, width - k);
+            watch.see(v, kModest<T>);
+            each[c] += q * v;
+          }
+        }
+        store<T>(to + r * ldc + j, sums_of<T>(each));
+      }
+    }
+    watcher = watch;
+  });
+}
+
+// Vectors [first, first + Count) of the rows of out += weights · values.
+template <class T, Kind K, int Count>
+void spend_vectors(const Rows& values, Span span, const T* weights, int64_t first, T* out,
+                   Watch<T>& watch) {
+  constexpr int W = Lanes<T>::count;
+  Vec<T> sums[Count];
+#pragma GCC unroll 8
+  for (int c = 0; c < Count; ++c) sums[c] = load<T>(out + first + c * W);
+  using Type = typename Stored<T, K>::Type;
+  const int64_t stride = values.view.stride[3], left = values.columns - first;
+  const Type* from = values.view.template at<Type>(values.b, values.h, values.first + span.low);
+  from += first * stride;
+  for (int64_t j = span.low; j < span.high; ++j, from += values.view.stride[2]) {
+    const Vec<T> weight = splat<T>(weights[j]);
+#pragma GCC unroll 8
+    for (int c = 0; c < Count; ++c) {
+      const Vec<T> v = Count > 1 ? Stored<T, K>::load(from + c * W)
+                                 : load_some<T, K>(from, stride, left);
+      watch.see(v, kModest<T>);
+      sums[c] += weight * v;
+    }
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < Count; ++c) store<T>(out + first + c * W, sums[c]);
+}
+
+// out[r] += Σ_j weights[r][j] value_j over the keys of `span`; rows of out are `across` apart.
+template <class T>
+void spend_few(const Rows& values, Span span, int64_t rows, const T* weights, int64_t ldc, T* out,
+               int64_t across, Watch<T>& watcher) {
+  constexpr int W = Lanes<T>::count;
+  with_kind<T>(values.view, [&](auto kind) {
+    constexpr Kind K = decltype(kind)::value;
+    Watch<T> watch = watcher;
+    const bool close = values.view.stride[3] == 1;
+    for (int64_t r = 0; r < rows; ++r) {
+      int64_t k = 0;
+      const T* mine = weights + r * ldc;
+      T* to = out + r * across;
+      for (; close && k + 8 * W <= values.columns; k += 8 * W)
+        spend_vectors<T, K, 8>(values, span, mine, k, to, watch);
+      for (; close && k + 4 * W <= values.columns; k += 4 * W)
+        spend_vectors<T, K, 4>(values, span, mine, k, to, watch);
+      for (; k < values.columns; k += W)
+        spend_vectors<T, K, 1>(values, span, mine, k, to, watch);
+    }
+    watcher = watch;
+  });
+}
+
+}  // namespace ogive::OGIVE_ISA
