@@ -58,6 +58,13 @@ def test_each_instruction_set_keeps_the_rule(instructions, monkeypatch, count):
 
 
 @pytest.mark.parametrize("instructions", SETS)
+def test_tanh_in_double_keeps_the_rule(instructions, monkeypatch):
+    """Near one, tanh showed how e + 2 was rounded: 1.06 times what the rule allows."""
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    assert not broken_by(2259, score="cosine", weight="tanh", dtype=torch.float64)
+
+
+@pytest.mark.parametrize("instructions", SETS)
 def test_hubs_with_more_edges_than_are_gathered_at_once(instructions, monkeypatch, count):
     monkeypatch.setattr(compiled, "instruction_set", instructions)
     more = {"queries": 3, "keys": 200, "mask": "learned bias", "heads": 2, "size": 0.3}

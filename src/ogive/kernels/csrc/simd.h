@@ -217,11 +217,18 @@ inline Vec<T> logistic(Vec<T> x) {
   return (Vec<T>)(~(x < low) & (Int<T>)s);
 }
 
-// tanh within 3 ulp.
+// tanh within 3 ulp, in double within 2: where e = e^(−2|x|) − 1 is below −1/2, e + 1 is exact, and
+// 1 − 2 (e + 1) / (e + 2) forgives what −e / (e + 2) shows of the rounding of e + 2.
 template <class T>
 inline Vec<T> hyperbolic_tangent(Vec<T> x) {
-  Vec<T> e = expm1_negative<T>(T(-2) * absolute<T>(x));
-  Vec<T> size = -e / (e + T(2));
+  const Vec<T> e = expm1_negative<T>(T(-2) * absolute<T>(x));
+  Vec<T> size;
+  if constexpr (sizeof(T) == 8) {
+    const Vec<T> part = (e < T(-0.5) ? T(2) * (e + T(1)) : -e) / (e + T(2));
+    size = e < T(-0.5) ? T(1) - part : part;
+  } else {
+    size = -e / (e + T(2));
+  }
   return x == x ? with_sign_of<T>(size, x) : x;
 }
 
