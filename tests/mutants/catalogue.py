@@ -247,14 +247,14 @@ MUTANTS = [
     Mutant(
         "what dropout leaves is not scaled up",
         "csrc/dropout.h",
-        "factor(1 / (1 - p.dropout)) {}",
-        "factor(1) {}",
+        "const T whole = T(1 / (1 - p.dropout));",
+        "const T whole = T(1);",
     ),
     Mutant(
         "dropout is another pattern backward",
         "csrc/dropout.h",
-        "counted(counted(head, i0 + k), j)",
-        "counted(counted(head, j), i0 + k)",
+        "counters[i] = counted(head, i);",
+        "counters[i] = counted(head, i + 1);",
     ),
     Mutant(
         "every batch drops the same",
@@ -267,6 +267,19 @@ MUTANTS = [
         "csrc/turn.h",
         "if (stay) g *= load<T>(stay + k);",
         "",
+    ),
+    # --- additive scores ---
+    Mutant(
+        "leaky relu's linear part forgets its slope in the queries' gradient",
+        "csrc/additive_ramp.h",
+        "rows[r] = leak * sum<T>(sums);",
+        "rows[r] = sum<T>(sums);",
+    ),
+    Mutant(
+        "the slope of tanh by exponentials is half",
+        "csrc/additive_ratio.h",
+        "static constexpr int factor = 2, slope = 4;",
+        "static constexpr int factor = 2, slope = 2;",
     ),
     # --- linear attention and edges ---
     Mutant(

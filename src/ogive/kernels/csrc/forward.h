@@ -24,11 +24,15 @@ struct ForwardScratch {
   Watch<T> watch;
   T top[kBlock], total[kBlock], now[kBlock];
 
+  // Whether keys and values are read where they lie, so that nothing is packed.
+  static bool reads_in_place(const Problem& p) { return p.queries <= kFew && !p.apart; }
+
+  void reserve_panels(const Problem& p) {
+    kept.panels.need(wide<T>(p.keys) * p.width);
+    kept.value_tall.need(p.keys * wide<T>(p.value_width));
+  }
   void reserve(const Problem& p) {
-    if (p.queries > kFew) {
-      kept.panels.need(wide<T>(p.keys) * p.width);
-      kept.value_tall.need(p.keys * wide<T>(p.value_width));
-    }
+    if (!reads_in_place(p)) reserve_panels(p);
     query.need(kBlock * p.width);
     tile.need(kBlock * kSpan);
     out.need(kBlock * wide<T>(p.value_width));
@@ -82,7 +86,7 @@ template <class T, class Weigh>
 void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardScratch<T>& mine) {
   const int64_t rows = std::min(kBlock, p.queries - i0), across = wide<T>(p.value_width);
   const int64_t g = h / (p.heads / p.shared);
-  const bool few = p.queries <= kFew && !p.apart;
+  const bool few = mine.reads_in_place(p);
   if (!few) pack_keys<T>(p, b, g, mine);
   T *query = mine.query.get(), *tile = mine.tile.get(), *out = mine.out.get();
   pack_rows<T>({p.query, b, h, i0, rows, p.width}, query_factor<T>(p), query, p.width, mine.watch);

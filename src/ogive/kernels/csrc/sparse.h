@@ -43,6 +43,7 @@ struct SparseScratch {
 
   void reserve(const Problem& p) {
     head.reserve(p);
+    head.reserve_panels(p);  // packed for one query too
     across = round_up(p.keys, kSpan) + kSpan;
     row.need(kSparseRows * across);
     some.need(across);
