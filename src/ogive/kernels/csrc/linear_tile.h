@@ -1,7 +1,10 @@
 // Tiles of linear attention: products of six rows with packed columns, held in registers.
 //
 // The left operand stays row-major and is read one number at a time; the right operand comes in
-// panels two vectors wide. Six rows by two vectors fill twelve of sixteen registers.
+// panels two vectors wide. Six rows by two vectors fill twelve of sixteen registers; twelve rows, which
+// AVX-512 has room for, were no faster. tile.h has the same shape for a tile with gaps, whose operands
+// are packed with one stride; states, transposed keys and a triangle have strides of their own, so the
+// two share no loop.
 #pragma once
 
 #include "simd.h"
