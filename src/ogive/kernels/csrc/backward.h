@@ -118,9 +118,9 @@ void add_bias_gradient_of_tile(const Problem& p, const Place& at, const T* grads
 template <class T, class Slope>
 void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScratch<T>& mine) {
   T *scores = mine.scores.get(), *grads = mine.grads.get();
-  // A softcap comes before the bias: its slopes are not in the bias's gradient.
+  // A softcap and a distance's root come before the bias: their slopes are not in its gradient.
   const Coins<T> coins(p);
-  const bool tiled = p.grad_bias && p.grad_bias.stride[3] == 1 && p.cap == 0;
+  const bool tiled = p.grad_bias && p.grad_bias.stride[3] == 1 && p.cap == 0 && p.apart != kLength;
   for (int64_t r = 0; r < at.rows; ++r) {
     const Span& group = mine.sight.groups[r / kRows];
     const int64_t n = group.high - group.low, start = at.start + group.low;

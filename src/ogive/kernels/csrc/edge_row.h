@@ -16,10 +16,16 @@ namespace ogive::OGIVE_ISA::edge {
 // Runs `with` for the activation of an additive score; its constant is what the curve takes as c.
 template <class With>
 void with_curve(const EdgeProblem& p, With with) {
-  Problem act{};
+  static thread_local Problem act{};  // cleared once: it is large, and rows are many
   act.act = p.act;
   act.act_constant = p.act_constant;
   with_act(act, with);
+}
+
+inline Coin coin_of(double dropout) {
+  Problem chance{};
+  chance.dropout = dropout;
+  return Coin(chance);
 }
 
 // One number a node: the score is v f(q + k), computed for many edges at once.
@@ -29,12 +35,16 @@ template <class T>
 struct EdgeRow {
   const EdgeProblem& p;
   const Tail<T> tail, value_tail;
+  const Coin coin;
   int64_t first = 0, n = 0, ld = 0;  // edges of the node: sorted edges first … first + n − 1
   Buffer<T> scores, raw, grads, spare;
   const T* gathered[kGathered];
 
   explicit EdgeRow(const EdgeProblem& problem)
-      : p(problem), tail(problem.width), value_tail(problem.value_width) {}
+      : p(problem),
+        tail(problem.width),
+        value_tail(problem.value_width),
+        coin(coin_of(problem.dropout)) {}
 
   // Turns to a target; false where it has no edges.
   bool open(int64_t i) {
@@ -73,14 +83,15 @@ struct EdgeRow {
       with_curve(p, [&](auto curve, double c) { sum_curves<decltype(curve)>(i, T(c)); });
     else
       multiply(i);
+    for (int64_t h = 0; h < p.heads; ++h)
+      for (int64_t k = n; k < ld; ++k) of(scores, h)[k] = 0;
+    if (keeps) std::copy_n(scores.get(), p.heads * ld, raw.get());
+    if (narrow(p)) bend();
     for (int64_t h = 0; h < p.heads; ++h) {
       T* s = of(scores, h);
-      std::fill(s + n, s + ld, T(0));
-      if (keeps) std::copy(s, s + ld, of(raw, h));
-      if (narrow(p)) bend(h, s);
       if (p.cap) cap(s);
       if (p.bias) add_bias(h, s);
-      std::fill(s + n, s + ld, pad);
+      for (int64_t k = n; k < ld; ++k) s[k] = pad;
     }
   }
 
@@ -93,9 +104,6 @@ struct EdgeRow {
 
   void drop(int64_t h, T* values) const {
     if (!p.dropout) return;
-    Problem chance{};
-    chance.dropout = p.dropout;
-    const Coin coin(chance);
     for (int64_t e = 0; e < n; ++e)
       values[e] *= T(coin(counted(counted(uint64_t(p.seed), p.order[first + e]), h)));
   }
@@ -142,11 +150,14 @@ struct EdgeRow {
     });
   }
 
-  void bend(int64_t h, T* s) {
-    const T v = *p.vectors.at<const T>(h);
+  void bend() {
     with_curve(p, [&](auto curve, double c) {
-      for (int64_t k = 0; k < ld; k += Lanes<T>::count)
-        store<T>(s + k, v * decltype(curve)::template value<T>(load<T>(s + k), splat<T>(T(c))));
+      for (int64_t h = 0; h < p.heads; ++h) {
+        const T v = *p.vectors.at<const T>(h);
+        T* s = of(scores, h);
+        for (int64_t k = 0; k < ld; k += Lanes<T>::count)
+          store<T>(s + k, v * decltype(curve)::template value<T>(load<T>(s + k), splat<T>(T(c))));
+      }
     });
   }
 
