@@ -31,7 +31,7 @@ test: setup      ## the tests, large grids sampled
 test-all: setup  ## the tests, every case of every grid
 	$(ONE_THREAD) OGIVE_TEST_ALL=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-RACES := $(shell grep -l "^def cases(" benchmarks/*.py)
+RACES := $(shell grep -l "^def cases" benchmarks/*.py)
 
 bench: setup     ## every race in benchmarks/; writes benchmarks/results/ and the roofline
 	@for script in $(RACES); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
