@@ -297,6 +297,7 @@ def main(
             for kept, shown in rows:
                 asked.rows.append(kept)
                 printer.row(shown)
+            torch.compiler.reset()  # it compiles eight forms of one function, and no more
     target = options.output or (None if options.quick or options.only else RESULTS / f"{name}.json")
     if target:
         save(Path(target), asked.rows)
