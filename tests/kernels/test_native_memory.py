@@ -92,8 +92,10 @@ def at_the_end(tensor: Tensor) -> tuple[Tensor, mmap.mmap]:
     return flat.view(tensor.shape).copy_(tensor), memory
 
 
+# Children leave an editable installation's finder out, which would give them another checkout.
 EDGES = """
 import sys
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildInplaceFinder"]
 sys.path[:0] = {path!r}
 import torch
 from kernels import cases
@@ -133,6 +135,7 @@ def test_nothing_is_touched_beyond_the_end(count):
 
 AFTERWARDS = """
 import multiprocessing, sys
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildInplaceFinder"]
 sys.path[:0] = {path!r}
 import torch
 from ogive.kernels import attention
