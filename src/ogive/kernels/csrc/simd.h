@@ -28,6 +28,7 @@ struct Lanes {
   typedef T type __attribute__((vector_size(OGIVE_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
   typedef Integer integers
       __attribute__((vector_size(OGIVE_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  typedef std::make_unsigned_t<Integer> naturals __attribute__((vector_size(OGIVE_VECTOR_BYTES)));
 };
 template <class T>
 using Vec = typename Lanes<T>::type;
@@ -165,10 +166,12 @@ inline Reduced<T> reduce(Vec<T> x) {
   return {(x - n * C::ln2_high) - n * C::ln2_low, (Int<T>)shifted};
 }
 
-// x 2^n for an n as `reduce` leaves it and a normal result.
+// x 2^n for an n as `reduce` leaves it and a normal result. Lanes that are not used may overflow, which
+// only unsigned numbers may.
 template <class T>
 inline Vec<T> times_power(Vec<T> x, Int<T> shifted) {
-  return (Vec<T>)((Int<T>)x + (shifted << ExpConstants<T>::mantissa));
+  using Bits = typename Lanes<T>::naturals;
+  return (Vec<T>)((Bits)x + ((Bits)shifted << ExpConstants<T>::mantissa));
 }
 
 // e^x within 2 ulp, and the smallest normal number below it; NaN stays NaN. x ≤ high is the caller's.
