@@ -79,6 +79,14 @@ assert x.grad.isfinite().all() and (x.grad[:, :3] != 0).any() and (x.grad[:, 3:]
     assert ran.returncode == 0, ran.stderr
 
 
+def test_make_reads_its_file():
+    """`make` itself: the targets below are found in the text, where a broken line goes unseen."""
+    ran = subprocess.run(
+        ["make", "-n", "help"], cwd=HOUSE, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
 def make_targets() -> set[str]:
     text = (HOUSE / "Makefile").read_text()
     return set(re.findall(r"^([a-z][a-z-]*):.*##", text, flags=re.MULTILINE))

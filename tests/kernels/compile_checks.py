@@ -22,7 +22,8 @@ import ogive  # noqa: E402
 from kernels import cases  # noqa: E402
 from kernels.cases import Case, build_call  # noqa: E402
 from kernels.rule import violations  # noqa: E402
-from ogive.kernels import attention, compiled, maps  # noqa: E402
+from ogive.kernels import EdgeList, attention, compiled, edge_attention, maps  # noqa: E402
+from ogive.parts import build  # noqa: E402
 
 # Inductor rewrites eager attention as well; "aot_eager" traces forward and backward as Inductor
 # does, in a tenth of the time, so Inductor itself runs on few.
@@ -152,10 +153,56 @@ def transforms() -> int:
         found = torch.compile(transform, fullgraph=True, backend="aot_eager")(*inputs)
         torch.testing.assert_close(found, transform(*inputs))
         assert found.abs().sum() > 0
+    edges = EdgeList.build(torch.randint(9, (2, 40), generator=torch.Generator().manual_seed(0)), 9)
+    assert edges.rows  # the definition's, which a compiler cannot sort
+    tanh, many = build("map", "tanh"), torch.randn(maps.LEAST_TRAINED)
+    others = {
+        "a map": (lambda h: maps.run(tanh, h, h), many),
+        "edges": (lambda x: edge_attention(x, x + 1, x - 1, edges), torch.randn(9, 2, 4)),
+    }
+    for name, (one, x) in others.items():
+        for transform in (
+            lambda a, f=one: torch.func.jvp(f, (a,), (a,))[1],
+            lambda a, f=one: torch.func.grad(lambda b: f(b).sin().sum())(a),
+        ):
+            torch._dynamo.reset()
+            found = torch.compile(transform, fullgraph=True, backend="aot_eager")(x)
+            torch.testing.assert_close(found, transform(x), msg=name)
+            assert found.abs().sum() > 0, name
     exported = torch.export.export(Exported(), tuple(inputs))
     assert "ogive" not in str(exported.graph), "an exported graph needs torch alone"
     torch.testing.assert_close(exported.module()(*inputs), run(*inputs))
-    return 4
+    return 8
+
+
+def one_tensor() -> int:
+    """The same tensor as query, key and value, with its gradient: what self-attention may write."""
+    forms = (
+        {},
+        {"weight": "tanh"},
+        {"is_causal": True},
+        {"weight": "identity"},
+        {"score": "cosine"},
+    )
+    for options in forms:
+        torch._dynamo.reset()
+        x = torch.randn(1, 2, 64, 16).requires_grad_()
+
+        def run(a, options=options):
+            return attention(a, a, a, **options)
+
+        pairs = zip(
+            *(
+                (out := f(x), *torch.autograd.grad(out.sin().sum(), x))
+                for f in (torch.compile(run, fullgraph=True, backend="aot_eager"), run)
+            ),
+            strict=True,
+        )
+        for found, wanted in pairs:
+            torch.testing.assert_close(
+                found, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item()
+            )
+    return len(forms)
 
 
 class Exported(torch.nn.Module):

@@ -19,6 +19,7 @@ CHECKS = (
     "special_values",
     "kernels",
     "transforms",
+    "one_tensor",
     "compiled_maps",
 )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ogive.kernels import edge_segments
 from ogive.kernels.edge_segments import GRADED, Segments
-from ogive.kernels.graphed import graphed
+from ogive.kernels.graphed import graphed, told_apart
 
 _LIBRARY = torch.library.Library("ogive_edges", "DEF")
 _INPUTS = (
@@ -81,7 +81,5 @@ class EdgeFunction(torch.autograd.Function):
 
 def apply(call: Segments) -> Tensor:
     """The output of attention over edges, differentiable."""
-    if torch.compiler.is_compiling():  # dynamo refuses one tensor as two inputs of a Function
-        views = {n: t.view_as(t) for n, t in vars(call).items() if n in ("query", "key", "value")}
-        call = call.replaced(**views)
-    return EdgeFunction.apply(*vars(call).values())  # type: ignore[return-value]
+    query, key, value, *others = vars(call).values()
+    return EdgeFunction.apply(*told_apart(query, key, value), *others)  # type: ignore[return-value]

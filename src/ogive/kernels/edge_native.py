@@ -51,7 +51,7 @@ def lacks(call: EdgeCall) -> str | None:
         return f"they have no {call.query.dtype}"
     if call.returns_weights:
         return "they return no weights, which they hold for one target at a time"
-    if not torch.compiler.is_compiling() and finite.transforming():
+    if finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None
 

@@ -1,4 +1,4 @@
-"""Gradients that are themselves differentiable: through the definition, not through a kernel."""
+"""What the kernels' operators share: inputs told apart, layouts, gradients with a graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from typing import cast
 
 import torch
 from torch import Tensor
+
+
+def told_apart(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors; while torch.compile traces, views of them.
+
+    Dynamo refuses a Function that takes one tensor twice, as attention(x, x, x) does.
+    """
+    if not torch.compiler.is_compiling():
+        return tensors
+    return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+
+def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor with its numbers where `torch.empty_like(like)` has them; a copy if need be."""
+    if tensor.stride() == torch.empty_like(like, device="meta").stride():
+        return tensor
+    return torch.empty_like(like).copy_(tensor)
 
 
 def graphed(

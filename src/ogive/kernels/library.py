@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ogive.kernels import dense, finite
 from ogive.kernels.dense import Dense
-from ogive.kernels.graphed import graphed
+from ogive.kernels.graphed import graphed, laid_out, told_apart
 
 _LIBRARY = torch.library.Library("ogive", "DEF")
 _INPUTS = (
@@ -56,14 +56,8 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     """`backward` with gradients that lie as their inputs do, which a graph was told."""
     found = backward(grad_out, out, lse, needs, *inputs)
-    laid = (_laid_out(g, t) for g, t in zip(found[:3], inputs[:3], strict=True))
+    laid = (laid_out(g, t) for g, t in zip(found[:3], inputs[:3], strict=True))
     return (*laid, *found[3:])
-
-
-def _laid_out(grad: Tensor, like: Tensor) -> Tensor:
-    if grad.stride() == torch.empty_like(like, device="meta").stride():
-        return grad
-    return torch.empty_like(like).copy_(grad)
 
 
 def _like(name: str, tensor: Tensor) -> Tensor:
@@ -164,4 +158,4 @@ def apply(call: Dense) -> Tensor:
         torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     ):
         return dense.forward(call)[0]
-    return DenseFunction.apply(*inputs)  # type: ignore[return-value]
+    return DenseFunction.apply(*told_apart(*inputs[:3]), *inputs[3:])  # type: ignore[return-value]

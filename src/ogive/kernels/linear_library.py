@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ogive.kernels import reassociated
-from ogive.kernels.graphed import graphed
+from ogive.kernels.graphed import graphed, told_apart
 from ogive.kernels.reassociated import Reassociated
 
 _LIBRARY = torch.library.Library("ogive", "FRAGMENT")
@@ -85,4 +85,5 @@ class LinearFunction(torch.autograd.Function):
 
 def apply(call: Reassociated) -> Tensor:
     """The output of linear attention, differentiable."""
-    return LinearFunction.apply(*vars(call).values())  # type: ignore[return-value]
+    query, key, value, *others = vars(call).values()
+    return LinearFunction.apply(*told_apart(query, key, value), *others)  # type: ignore[return-value]

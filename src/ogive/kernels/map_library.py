@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ogive.kernels import compiled
-from ogive.kernels.graphed import graphed
+from ogive.kernels.graphed import graphed, laid_out
 
 DEFINITIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": F.elu,
@@ -28,20 +28,15 @@ _LIBRARY.define("slope(Tensor x, Tensor grad, str name) -> Tensor")
 
 def _value(x: Tensor, name: str) -> Tensor:
     result = torch.empty_like(x)
-    compiled.run_map(name, _laid_out(x, result), None, result)
+    compiled.run_map(name, laid_out(x, result), None, result)
     return result
 
 
 def _slope(x: Tensor, grad: Tensor, name: str) -> Tensor:
     """The slope at x times grad."""
     result = torch.empty_like(x)
-    compiled.run_map(name, _laid_out(x, result), _laid_out(grad, result), result)
+    compiled.run_map(name, laid_out(x, result), laid_out(grad, result), result)
     return result
-
-
-def _laid_out(x: Tensor, like: Tensor) -> Tensor:
-    """x with its numbers in the order in which `like`, which is dense, has them."""
-    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
 
 
 _LIBRARY.impl("value", _value, "CPU")

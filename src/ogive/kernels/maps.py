@@ -49,7 +49,7 @@ def lacks(part: Map, h: Tensor) -> str | None:
         return "hooks of the part want to run"
     if torch.compiler.is_exporting():
         return "an exported program knows torch's operations alone"
-    if not torch.compiler.is_compiling() and finite.transforming():
+    if finite.transforming():
         return "torch.func transforms and forward-mode derivatives need torch's own operation"
     return None
 

@@ -44,6 +44,8 @@ _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
 _ENOUGH = 2**21
 """Multiplications of an example from which on a call is faster here than by torch's softmax."""
+_ENOUGH_ASKED = 2**26
+"""The same where statistics of rows are asked for: they need the scores a second time."""
 _FEW, _MANY, _EACH = 48, 64, 16
 """Below so many queries, and from so many keys on, in all and for each query, gradients are bound
 by memory."""
@@ -103,8 +105,8 @@ def fastest(call: Call, surrounded: bool) -> bool:
         exported = torch.compiler.is_exporting()  # a graph that should not need this library
         return not exported and best(call.query.dtype, call.weight, None)
     _, heads, queries, width = call.query.shape
-    keys = call.key.shape[-2]
-    if surrounded and heads * queries * keys * (width + call.value.shape[-1]) < _ENOUGH:
+    keys, enough = call.key.shape[-2], _ENOUGH if call.aux is None else _ENOUGH_ASKED
+    if surrounded and heads * queries * keys * (width + call.value.shape[-1]) < enough:
         return False
     graded = torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(call))
     return best(call.query.dtype, call.weight, (queries, keys) if graded else None)

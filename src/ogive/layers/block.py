@@ -13,7 +13,50 @@ from ogive.parts.sites import Sites
 NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 
 
-class Block(nn.Module):
+class Residual(nn.Module):
+    """Base of blocks: paths with a norm before or after each, the last a feed-forward network.
+
+    A member sets `norm_first`, makes its other paths, and calls `_finish` last.
+    """
+
+    norm_first: bool
+    feedforward: FeedForward | None
+    feedforward_norm: nn.Module | None
+
+    def _finish(
+        self,
+        width: int,
+        hidden: int | None,
+        activation: str,
+        norm: str,
+        *,
+        bias: bool,
+        dropout: float,
+    ) -> None:
+        """Make the feed-forward network, unless it has no hidden features, and the dropout."""
+        self.feedforward = self.feedforward_norm = None
+        hidden = 4 * width if hidden is None else whole("hidden", hidden, 0)
+        if hidden:
+            self.feedforward = FeedForward(width, hidden, activation, bias=bias, dropout=dropout)
+            self.feedforward_norm = norm_from(norm, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def _fed(self, x: Tensor) -> Tensor:
+        """x (b, i, w) after the feed-forward path."""
+        if self.feedforward is None:
+            return x
+        y = self.feedforward(self._before(self.feedforward_norm, x))
+        return self._after(self.feedforward_norm, x, y)
+
+    def _before(self, norm: nn.Module | None, x: Tensor) -> Tensor:
+        return norm(x) if norm is not None and self.norm_first else x
+
+    def _after(self, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
+        x = x + (self.dropout(y) if self.dropout.p else y)
+        return x if norm is None or self.norm_first else norm(x)
+
+
+class Block(Residual):
     """A transformer block: self-attention, cross-attention if asked for, feed-forward network.
 
     Pre-norm is x + f(norm(x)), post-norm (the paper's) norm(x + f(x)).
@@ -62,12 +105,7 @@ class Block(nn.Module):
                 width, heads, memory_width=memory_width, sites=memory_sites, **shared
             )
             self.cross_attention_norm = norm_from(norm, width)
-        self.feedforward = self.feedforward_norm = None
-        hidden = 4 * width if hidden is None else whole("hidden", hidden, 0)
-        if hidden:
-            self.feedforward = FeedForward(width, hidden, activation, bias=bias, dropout=dropout)
-            self.feedforward_norm = norm_from(norm, width)
-        self.dropout = nn.Dropout(dropout)
+        self._finish(width, hidden, activation, norm, bias=bias, dropout=dropout)
 
     def forward(
         self,
@@ -99,17 +137,7 @@ class Block(nn.Module):
             h = self._before(self.cross_attention_norm, x)
             y = self.cross_attention(h, memory, key_mask=memory_mask, cache=memory_cache)
             x = self._after(self.cross_attention_norm, x, y)
-        if self.feedforward is not None:
-            y = self.feedforward(self._before(self.feedforward_norm, x))
-            x = self._after(self.feedforward_norm, x, y)
-        return x
-
-    def _before(self, norm: nn.Module | None, x: Tensor) -> Tensor:
-        return norm(x) if norm is not None and self.norm_first else x
-
-    def _after(self, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
-        x = x + (self.dropout(y) if self.dropout.p else y)
-        return x if norm is None or self.norm_first else norm(x)
+        return self._fed(x)
 
     def _check(self, memory: Tensor | None, memory_cache: Cache | None) -> None:
         held = memory_cache is not None and memory_cache.memory is not None

@@ -32,27 +32,24 @@ def share(width: int, heads: int) -> int:
 
 def check_sequence(name: str, x: object, width: int, layer: nn.Module) -> None:
     """Raise unless x is (batch, length, width), in the dtype of the layer."""
-    if not isinstance(x, Tensor):
-        raise ArgumentTypeError(f"{name} takes a tensor, not {type(x).__name__}")
-    if x.dim() != 3:
-        raise ArgumentError(
-            f"{name} takes 3 axes (batch, length, width), not {x.dim()}: shape {tuple(x.shape)}"
-        )
-    _check_features(name, x, width, layer)
+    _check_features(name, x, ("batch", "length", "width"), width, layer)
 
 
 def check_nodes(name: str, x: object, width: int, layer: nn.Module) -> None:
     """Raise unless x is (nodes, width), in the dtype of the layer."""
+    _check_features(name, x, ("nodes", "width"), width, layer)
+
+
+def _check_features(
+    name: str, x: object, axes: tuple[str, ...], width: int, layer: nn.Module
+) -> None:
     if not isinstance(x, Tensor):
         raise ArgumentTypeError(f"{name} takes a tensor, not {type(x).__name__}")
-    if x.dim() != 2:
+    if x.dim() != len(axes):
         raise ArgumentError(
-            f"{name} takes 2 axes (nodes, width), not {x.dim()}: shape {tuple(x.shape)}"
+            f"{name} takes {len(axes)} axes ({', '.join(axes)}), not {x.dim()}: "
+            f"shape {tuple(x.shape)}"
         )
-    _check_features(name, x, width, layer)
-
-
-def _check_features(name: str, x: Tensor, width: int, layer: nn.Module) -> None:
     if x.shape[-1] != width:
         raise ArgumentError(
             f"{name} is {x.shape[-1]} wide, shape {tuple(x.shape)}, and the layer takes {width}"

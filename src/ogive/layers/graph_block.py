@@ -1,17 +1,15 @@
 """GraphBlock: attention over edges and a feed-forward network, each with norm and residual path."""
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ogive.kernels import EdgeList
-from ogive.layers.block import norm_from
-from ogive.layers.checks import whole
-from ogive.layers.feedforward import FeedForward
+from ogive.layers.block import Residual, norm_from
 from ogive.layers.graph import GraphAttention
 from ogive.parts.sites import Sites
 
 
-class GraphBlock(nn.Module):
+class GraphBlock(Residual):
     """A transformer block whose nodes see their neighbours.
 
     Pre-norm is x + f(norm(x)), post-norm norm(x + f(x)).
@@ -56,12 +54,7 @@ class GraphBlock(nn.Module):
             impl=impl,
         )
         self.attention_norm = norm_from(norm, width)
-        self.feedforward = self.feedforward_norm = None
-        hidden = 4 * width if hidden is None else whole("hidden", hidden, 0)
-        if hidden:
-            self.feedforward = FeedForward(width, hidden, activation, bias=bias, dropout=dropout)
-            self.feedforward_norm = norm_from(norm, width)
-        self.dropout = nn.Dropout(dropout)
+        self._finish(width, hidden, activation, norm, bias=bias, dropout=dropout)
 
     def forward(
         self,
@@ -72,15 +65,4 @@ class GraphBlock(nn.Module):
         """The nodes after the block (nodes, width); arguments as in `GraphAttention.forward`."""
         h = self._before(self.attention_norm, x)
         x = self._after(self.attention_norm, x, self.attention(h, edge_index, edge_features))
-        if self.feedforward is not None:
-            h = self._before(self.feedforward_norm, x)
-            y = self.feedforward(h.unsqueeze(0)).squeeze(0)
-            x = self._after(self.feedforward_norm, x, y)
-        return x
-
-    def _before(self, norm: nn.Module | None, x: Tensor) -> Tensor:
-        return norm(x) if norm is not None and self.norm_first else x
-
-    def _after(self, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
-        x = x + (self.dropout(y) if self.dropout.p else y)
-        return x if norm is None or self.norm_first else norm(x)
+        return self._fed(x.unsqueeze(0)).squeeze(0)
