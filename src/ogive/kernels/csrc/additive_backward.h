@@ -113,10 +113,10 @@ void write_additive_span(const Problem& p, int64_t b, int64_t g, int64_t j0, int
   T* row = mine.row.get();
   for (int64_t j = 0; j < count; ++j) {
     for (int64_t d = 0; d < p.width; ++d) row[d] = mine.features.get()[d * kSpan + j];
-    write_row<T>(p.grad_key, b, g, j0 + j, row, p.width, 1);
-    write_row<T>(p.grad_value, b, g, j0 + j, mine.value_sums.get() + j * wide<T>(p.value_width),
-                 p.value_width, 1);
+    write_rows<T>({p.grad_key, b, g, j0 + j, 1, p.width}, row, p.width);
   }
+  write_rows<T>({p.grad_value, b, g, j0, count, p.value_width}, mine.value_sums.get(),
+                wide<T>(p.value_width));
 }
 
 // All queries of a group of heads against one span of keys.
@@ -156,8 +156,7 @@ void add_additive_hands(const Problem& p, int64_t h, int64_t hands, T* totals) {
     T* first = totals + (b * p.shared + h / group) * hands * size.unit + h % group * size.member;
     for (int64_t hand = 1; hand < hands; ++hand)
       for (int64_t k = 0; k < size.member; ++k) first[k] += first[hand * size.unit + k];
-    for (int64_t i = 0; i < p.queries; ++i)
-      write_row<T>(p.grad_query, b, h, i, first + i * p.width, p.width, 1);
+    write_rows<T>({p.grad_query, b, h, 0, p.queries, p.width}, first, p.width);
     for (int64_t d = 0; d < p.width; ++d) vector[d] += first[size.queries + d];
   }
 }

@@ -57,17 +57,11 @@ void additive_forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0,
     if (!tiles.sight.look(p, at, mine.watch)) continue;
     additive_scores<T>(p, at, tiles.sight, mine.keys, mine.queries, tile);
     weigh_tile<T, Weigh>(p, at, tiles);
-    Span* groups = tiles.sight.groups;
-    for (int64_t g = 0; g * kRows < rows; ++g) groups[g].high = std::min(groups[g].high, at.columns);
-    add_product<T, kRowMajor>(rows, groups, tile, kSpan,
+    tiles.sight.narrow(rows);
+    add_product<T, kRowMajor>(rows, tiles.sight.groups, tile, kSpan,
                               tiles.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across, out);
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    T factor = 1;
-    if constexpr (Weigh::shares)
-      factor = Weigh::finish(p, b, h, i0 + r, tiles.top[r], tiles.total[r]);
-    write_row<T>(p.out, b, h, i0 + r, out + r * across, p.value_width, factor);
-  }
+  write_sums<T, Weigh>(p, {p.out, b, h, i0, rows, p.value_width}, tiles);
 }
 
 template <class T, class Weigh>
@@ -75,14 +69,10 @@ void additive_forward(const Problem& p) {
   const int64_t blocks = (p.queries + kBlock - 1) / kBlock, units = p.batch * p.heads * blocks;
   const int64_t share = share_of(p, units, blocks);
   auto all = scratches<AdditiveForward<T>>(p, units);
-#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
-  {
-    AdditiveForward<T>& mine = all[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, share)
-    for (int64_t u = 0; u < units; ++u)
-      additive_forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads,
-                                       (blocks - 1 - u % blocks) * kBlock, mine);
-  }
+  deal(all, units, share, [&](int64_t u, AdditiveForward<T>& mine) {
+    additive_forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads,
+                                     (blocks - 1 - u % blocks) * kBlock, mine);
+  });
   report(p, all);
 }
 

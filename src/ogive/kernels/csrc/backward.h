@@ -163,7 +163,7 @@ void meet(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScra
   turn_tile<T, Slope>(p, at, kept, mine);
   Span keys[kSpan / 6 + 1];
   mine.sight.across(at.rows, columns, keys);
-  for (int64_t g = 0; g * kRows < at.rows; ++g) groups[g].high = std::min(groups[g].high, columns);
+  mine.sight.narrow(at.rows);
   add_product<T, kRowMajor>(at.rows, groups, scores, kSpan,
                             kept.value_tall.get() + i0 * kPanel<T>, p.queries,
                             wide<T>(p.value_width), mine.value_sums.get());
@@ -202,11 +202,9 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
       meet<T, Slope>(p, {b, h, j0, rows, i0, std::min(kSpan, seen.high - i0), false},
                      mine.kept[member], mine, totals + member * size.member);
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    write_row<T>(p.grad_key, b, g, j0 + r, sums + r * wide<T>(p.width), p.width, T(p.scale));
-    write_row<T>(p.grad_value, b, g, j0 + r, value_sums + r * wide<T>(p.value_width),
-                 p.value_width, 1);
-  }
+  write_rows<T>({p.grad_key, b, g, j0, rows, p.width}, sums, wide<T>(p.width), T(p.scale));
+  write_rows<T>({p.grad_value, b, g, j0, rows, p.value_width}, value_sums,
+                wide<T>(p.value_width));
 }
 
 // Among how many hands the blocks of one head's keys are dealt: enough that few heads keep a
@@ -227,8 +225,8 @@ void add_hands(const Problem& p, int64_t b, int64_t h, int64_t hands, T* totals)
     for (int64_t hand = 1; hand < hands; ++hand)
       for (int64_t k = 0; k < size.across; k += Lanes<T>::count)
         store<T>(row + k, load<T>(row + k) + load<T>(row + hand * size.hand + k));
-    write_row<T>(p.grad_query, b, h, i, row, p.width, T(p.scale));
   }
+  write_rows<T>({p.grad_query, b, h, 0, p.queries, p.width}, first, size.across, T(p.scale));
 }
 
 // How the units (batch, key head, hand) of a pass fall apart: those that add to the same entries of

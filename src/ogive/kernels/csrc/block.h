@@ -1,6 +1,8 @@
 // Blocks: what a thread keeps packed of a head, and how work is dealt.
 #pragma once
 
+#include <omp.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -41,6 +43,21 @@ std::vector<Scratch> scratches(const Problem& p, int64_t units) {
   std::vector<Scratch> all(std::max<int64_t>(1, std::min(p.threads, units)));
   for (Scratch& one : all) one.reserve(p);
   return all;
+}
+
+// Deals `units` of work to the threads, one for each scratch, `share` units at a time.
+template <class Scratch, class Work>
+void deal(std::vector<Scratch>& all, int64_t units, int64_t share, const Work& work) {
+  if (all.size() == 1) {  // OpenMP makes system calls even for one thread
+    for (int64_t u = 0; u < units; ++u) work(u, all[0]);
+    return;
+  }
+#pragma omp parallel num_threads(all.size())
+  {
+    Scratch& mine = all[omp_get_thread_num()];
+#pragma omp for schedule(dynamic, share)
+    for (int64_t u = 0; u < units; ++u) work(u, mine);
+  }
 }
 
 template <class Scratch>

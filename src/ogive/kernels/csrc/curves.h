@@ -74,18 +74,15 @@ struct Silu {  // c s σ(s)
 
 struct Gelu {  // c s Φ(s)
   template <class T>
-  static Vec<T> probability(Vec<T> s) {  // Φ(s)
-    const Vec<T> tail = T(0.5) * erfc_positive<T>(absolute<T>(s) * T(0.70710678118654752440));
-    return s > T(0) ? T(1) - tail : tail;
-  }
-  template <class T>
   static Vec<T> value(Vec<T> s, Vec<T> c) {
-    return s * probability<T>(s) * c;
+    const Vec<T> above = normal_tail(absolute<T>(s)).above;
+    return s * (s > T(0) ? T(1) - above : above) * c;
   }
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
-    const Vec<T> below = probability<T>(s);
-    const Vec<T> density = exp_below<T>(s * s * T(-0.5)) * T(0.39894228040143267794);
+    const Tail<T> tail = normal_tail(absolute<T>(s));
+    const Vec<T> below = s > T(0) ? T(1) - tail.above : tail.above;
+    const Vec<T> density = tail.bell * T(0.39894228040143267794);
     return {s * below * c, (below + s * density) * c};
   }
 };

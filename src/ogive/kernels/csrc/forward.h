@@ -4,8 +4,6 @@
 // and is spent at once.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "apart.h"
@@ -82,6 +80,17 @@ void weigh_tile(const Problem& p, const Place& at, ForwardScratch<T>& mine) {
   }
 }
 
+// What a block of queries has summed becomes its rows of the output.
+template <class T, class Weigh>
+void write_sums(const Problem& p, const Rows& into, const ForwardScratch<T>& mine) {
+  write_rows<T>(into, mine.out.get(), wide<T>(p.value_width), [&](int64_t r) {
+    if constexpr (Weigh::shares)
+      return Weigh::finish(p, into.b, into.h, into.first + r, mine.top[r], mine.total[r]);
+    else
+      return T(1);
+  });
+}
+
 template <class T, class Weigh>
 void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardScratch<T>& mine) {
   const int64_t rows = std::min(kBlock, p.queries - i0), across = wide<T>(p.value_width);
@@ -104,8 +113,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
     else
       score_panels<T>(p, rows, query, mine.kept.panels.get() + j0 * p.width, groups, tile, kSpan);
     weigh_tile<T, Weigh>(p, at, mine);
-    for (int64_t r = 0; r < rows; r += kRows)
-      groups[r / kRows].high = std::min(groups[r / kRows].high, at.columns);
+    mine.sight.narrow(rows);
     if (few)
       spend_few<T>({p.value, b, g, j0, at.columns, p.value_width}, *groups, rows, tile, kSpan, out,
                    across, mine.watch);
@@ -113,12 +121,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
       add_product<T, kRowMajor>(rows, groups, tile, kSpan,
                                 mine.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across, out);
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    T factor = 1;
-    if constexpr (Weigh::shares)
-      factor = Weigh::finish(p, b, h, i0 + r, mine.top[r], mine.total[r]);
-    write_row<T>(p.out, b, h, i0 + r, out + r * across, p.value_width, factor);
-  }
+  write_sums<T, Weigh>(p, {p.out, b, h, i0, rows, p.value_width}, mine);
 }
 
 template <class T, class Weigh>
@@ -126,15 +129,11 @@ void forward(const Problem& p) {
   const int64_t blocks = (p.queries + kBlock - 1) / kBlock, units = p.batch * p.heads * blocks;
   const int64_t share = share_of(p, units, blocks);
   auto all = scratches<ForwardScratch<T>>(p, units);
-#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
-  {
-    ForwardScratch<T>& mine = all[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, share)
-    for (int64_t u = 0; u < units; ++u)
-      // The last rows of a causal head cost most: they go first.
-      forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads,
-                              (blocks - 1 - u % blocks) * kBlock, mine);
-  }
+  deal(all, units, share, [&](int64_t u, ForwardScratch<T>& mine) {
+    // The last rows of a causal head cost most: they go first.
+    forward_block<T, Weigh>(p, u / blocks / p.heads, u / blocks % p.heads,
+                            (blocks - 1 - u % blocks) * kBlock, mine);
+  });
   report(p, all);
 }
 

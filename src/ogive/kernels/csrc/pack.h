@@ -140,21 +140,27 @@ void pack_panels(const Rows& from, T factor, T* to, Watch<T>& watcher) {
   });
 }
 
-// Rows of sums, times a factor, into a tensor.
-template <class T>
-void write_row(const View& view, int64_t b, int64_t h, int64_t i, const T* from, int64_t columns,
-               T factor) {
+// Rows of sums that lie `apart`, each times its factor, into a tensor.
+template <class T, class Factor>
+void write_rows(const Rows& into, const T* from, int64_t apart, const Factor& factor) {
   constexpr int W = Lanes<T>::count;
-  with_kind<T>(view, [&](auto kind) {
+  with_kind<T>(into.view, [&](auto kind) {
     constexpr Kind K = decltype(kind)::value;
-    auto* to = view.template at<typename Stored<T, K>::Type>(b, h, i);
-    const int64_t stride = view.stride[3];
-    int64_t k = 0;
-    if (stride == 1)
-      for (; k + W <= columns; k += W) Stored<T, K>::store(to + k, load<T>(from + k) * factor);
-    for (; k < columns; k += W)
-      store_some<T, K>(to + k * stride, stride, columns - k, load<T>(from + k) * factor);
+    const int64_t stride = into.view.stride[3], columns = into.columns;
+    for (int64_t r = 0; r < into.rows; ++r, from += apart) {
+      auto* to = into.view.template at<typename Stored<T, K>::Type>(into.b, into.h, into.first + r);
+      const T times = factor(r);
+      int64_t k = 0;
+      if (stride == 1)
+        for (; k + W <= columns; k += W) Stored<T, K>::store(to + k, load<T>(from + k) * times);
+      for (; k < columns; k += W)
+        store_some<T, K>(to + k * stride, stride, columns - k, load<T>(from + k) * times);
+    }
   });
+}
+template <class T>
+void write_rows(const Rows& into, const T* from, int64_t apart, T factor = 1) {
+  write_rows<T>(into, from, apart, [=](int64_t) { return factor; });
 }
 
 }  // namespace ogive::OGIVE_ISA

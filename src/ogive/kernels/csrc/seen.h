@@ -127,10 +127,13 @@ class Sight {
                  std::clamp<int64_t>(seen.high - at.start, 0, limit)};
     }
     if (p.mask) look_at_mask(p, at, limit);
-    const bool any = group(at.rows);
+    const bool any = group(at.rows, kPanel<T>);
     if (any && p.bias) take_bias(p, at, limit, watch);
     return any;
   }
+
+  // Leaves groups only the columns that a row of theirs sees: all that has weight, panels or not.
+  void narrow(int64_t count) { group(count, 1); }
 
   // For each group of kRows columns the rows, in whole groups, that it has something to do with.
   void across(int64_t count, int64_t columns, Span* found) const {
@@ -191,7 +194,7 @@ class Sight {
     gaps[r] = !row.empty() && std::memchr(mask + row.low, 0, row.high - row.low);
   }
 
-  bool group(int64_t count) {
+  bool group(int64_t count, int64_t to) {
     bool any = false;
     for (int64_t r = 0; r < count; r += kRows) {
       Span all{INT64_MAX, 0};
@@ -199,8 +202,7 @@ class Sight {
         if (!rows[k].empty()) all = {std::min(all.low, rows[k].low), std::max(all.high, rows[k].high)};
       any = any || !all.empty();
       groups[r / kRows] = all.empty() ? Span{0, 0}
-                                      : Span{all.low / kPanel<T> * kPanel<T>,
-                                             round_up(all.high, kPanel<T>)};
+                                      : Span{all.low / to * to, round_up(all.high, to)};
     }
     return any;
   }

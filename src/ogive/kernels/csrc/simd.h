@@ -254,10 +254,25 @@ inline Vec<T> log1p_unit(Vec<T> t) {
   return T(2) * (z + z * square * p);
 }
 
-// The complement of the error function, 1 − erf(x), for x ≥ 0: t exp(−x² + series(t)) with
-// t = 2 / (2 + x). The Chebyshev series of log(erfc) + x² − log t was computed with 40 digits.
+// The upper tail of the normal distribution for x ≥ 0, 1 − Φ(x), and e^(−x²/2). Their ratio is
+// smooth, and an expansion in t = c / (c + x).
 template <class T>
-inline Vec<T> erfc_positive(Vec<T> x) {
+struct Tail {
+  Vec<T> above, bell;
+};
+
+inline Tail<float> normal_tail(Vec<float> x) {  // the ratio, t P(t), was fitted to 1.5e-8
+  constexpr float ratio[] = {0.1064002444f, 0.1060279944f, 0.1023032952f, 0.06458191581f, 0.1272431516f,
+                             -0.09994529109f, 0.2015796211f, -0.1384582429f, 0.03026731863f};
+  const Vec<float> t = 3.75f / (3.75f + x), bell = exp_below<float>(x * x * -0.5f);
+  Vec<float> p = splat<float>(ratio[8]);
+#pragma GCC unroll 16
+  for (int k = 7; k >= 0; --k) p = p * t + ratio[k];
+  return {t * p * bell, bell};
+}
+
+inline Tail<double> normal_tail(Vec<double> x) {  // t exp(series(t) − x²/2)
+  // The Chebyshev series of log(erfc(x)) + x² − log t with t = 2 / (2 + x), of 40 digits.
   constexpr double series[] = {
     -1.3026537197817094, 0.64196979235649021, 0.019476473204185836, -0.0095615147868086323,
     -0.00094659534448203692, 0.00036683949785276145, 4.2523324806907769e-05, -2.0278578112534242e-05,
@@ -266,16 +281,17 @@ inline Vec<T> erfc_positive(Vec<T> x) {
     9.646791102015527e-11, 2.3940380830391146e-12, -6.8860275264975532e-12, 8.9448792730907253e-13,
     3.1309213993429581e-13, -1.1270822361367252e-13, 3.8109052551892321e-16, 7.1060976136092371e-15,
     -1.5230282014571043e-15, -9.4574945712912334e-17, 1.210237189224279e-16, -2.8166630877471771e-17};
-  constexpr int terms = sizeof(T) == 4 ? 14 : 28;
-  const Vec<T> t = T(2) / (T(2) + x), twice = T(4) * t - T(2);
-  Vec<T> d{}, before{};
+  const Vec<double> half = x * x * -0.5, t = 2 / (2 + x * 0.70710678118654752440);
+  const Vec<double> twice = 4 * t - 2;
+  Vec<double> d{}, before{};
 #pragma GCC unroll 32
-  for (int j = terms - 1; j > 0; --j) {
-    const Vec<T> now = twice * d - before + T(series[j]);
+  for (int j = 27; j > 0; --j) {
+    const Vec<double> now = twice * d - before + series[j];
     before = d;
     d = now;
   }
-  return t * exp_below<T>(T(0.5) * (T(series[0]) + twice * d) - before - x * x);
+  const Vec<double> log_ratio = 0.5 * (series[0] + twice * d) - before;
+  return {0.5 * t * exp_below<double>(log_ratio + half), exp_below<double>(half)};
 }
 
 }  // namespace ogive::OGIVE_ISA

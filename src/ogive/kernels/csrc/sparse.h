@@ -173,20 +173,18 @@ void sparse_block(const Problem& p, int64_t b, int64_t h, int64_t i0, SparseScra
   }
   mix_rows<T>(p, rows, mine);
   const int64_t across = wide<T>(p.value_width);
-  T* grad = mine.grad.get();
-  if constexpr (Delta) {
+  const T* out = mine.head.out.get();
+  if constexpr (!Delta) {
+    write_rows<T>({p.out, b, h, i0, rows, p.value_width}, out, across);
+  } else {
+    T* grad = mine.grad.get();
     Watch<T> nobody;
     pack_rows<T>({p.grad_out, b, h, i0, rows, p.value_width}, 1, grad, across, nobody);
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* from = mine.head.out.get() + r * across;
-    if constexpr (Delta) {
+    for (int64_t r = 0; r < rows; ++r) {
       Vec<T> total{};
-      for (int64_t k = 0; k < across; k += Lanes<T>::count)
-        total += load<T>(grad + r * across + k) * load<T>(from + k);
+      for (int64_t k = r * across; k < (r + 1) * across; k += Lanes<T>::count)
+        total += load<T>(grad + k) * load<T>(out + k);
       *p.delta.at<T>(b, h, i0 + r) = sum<T>(total);
-    } else {
-      write_row<T>(p.out, b, h, i0 + r, from, p.value_width, 1);
     }
   }
 }
@@ -196,14 +194,10 @@ void sparse_rows(const Problem& p) {
   const int64_t blocks = (p.queries + kSparseRows - 1) / kSparseRows;
   const int64_t units = p.batch * p.heads * blocks, share = share_of(p, units, blocks);
   auto all = scratches<SparseScratch<T>>(p, units);
-#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
-  {
-    SparseScratch<T>& mine = all[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, share)
-    for (int64_t u = 0; u < units; ++u)
-      sparse_block<T, Shape, Delta>(p, u / blocks / p.heads, u / blocks % p.heads,
-                                    u % blocks * kSparseRows, mine);
-  }
+  deal(all, units, share, [&](int64_t u, SparseScratch<T>& mine) {
+    sparse_block<T, Shape, Delta>(p, u / blocks / p.heads, u / blocks % p.heads,
+                                  u % blocks * kSparseRows, mine);
+  });
   for (const SparseScratch<T>& one : all)
     if (p.wild && !one.head.watch.tame()) *p.wild = true;
 }

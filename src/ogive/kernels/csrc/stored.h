@@ -97,7 +97,7 @@ struct KindOf {
 
 // Runs `with` for the kind of a tensor.
 template <class T, class With>
-void with_kind(const View& view, With with) {
+void with_kind(const View& view, const With& with) {
   if constexpr (sizeof(T) == 4) {
     if (view.kind == kBfloat16) return with(KindOf<kBfloat16>{});
     if (view.kind == kFloat16) return with(KindOf<kFloat16>{});

@@ -57,10 +57,14 @@ struct SharedRows {
       total += sum<T>(sums);
       return;
     }
-    const T shrink = top == kNothing<T> ? 0 : std::exp(top - shift);
-    total = total * shrink + sum<T>(sums);
-    for (int64_t k = 0; k < wide; k += Lanes<T>::count)
-      store<T>(out + k, load<T>(out + k) * shrink);
+    if (top == kNothing<T>) {  // the row's first keys: out holds zeros
+      total = sum<T>(sums);
+    } else {
+      const T shrink = std::exp(top - shift);
+      total = total * shrink + sum<T>(sums);
+      for (int64_t k = 0; k < wide; k += Lanes<T>::count)
+        store<T>(out + k, load<T>(out + k) * shrink);
+    }
     top = now;
   }
 
