@@ -126,6 +126,7 @@ def compiled_peer(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     Its code is restricted to the instructions asked for as torch's own is, which takes a setting.
     """
     options = {"cpp.simdlen": 256} if _NARROW else None
+    torch._dynamo.config.recompile_limit = 1000  # a shape each, all of one function
     return torch.compile(run, fullgraph=True, dynamic=False, options=options)
 
 

@@ -127,8 +127,8 @@ def attention(
         and (impl == "auto" or impl == "native")
     )
     if plain:
-        flags = quick.Flags(is_causal, enable_gqa, impl == "auto")
-        out = quick.attend(query, key, value, score, known_weight(weight), flags, scale)
+        asked = (is_causal, enable_gqa, impl == "auto")
+        out = quick.attend(query, key, value, score, known_weight(weight), asked, scale)
         if out is not None:
             ran("native")
             return out

@@ -122,7 +122,10 @@ def direct(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or finite.transforming() or _watched():
         return False
-    return all(t is None or (type(t) in _PLAIN and not t.is_neg()) for t in tensors)
+    for tensor in tensors:  # a generator costs as much as the rest of this function
+        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_neg()):
+            return False
+    return True
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)

@@ -40,14 +40,6 @@ class Plan(NamedTuple):
     shares: bool
 
 
-class Flags(NamedTuple):
-    """What a plain call was asked: to hide the future, to group heads, to choose."""
-
-    causal: bool
-    grouped: bool
-    auto: bool
-
-
 _plans: dict[tuple[object, ...], Plan] = {}
 
 
@@ -77,10 +69,13 @@ def attend(
     value: Tensor,
     score: object,
     weight: object,
-    flags: Flags,
+    asked: tuple[bool, bool, bool],
     scale: object,
 ) -> Tensor | None:
-    """The output, or None where the long way must be taken."""
+    """The output, or None where the long way must be taken.
+
+    asked: whether to hide the future, whether heads may be grouped, whether "auto" chooses.
+    """
     holds = _HOLDS.get(type(weight))
     if holds is None or (type(score) is not scores.Dot and score != "dot"):
         return None
@@ -92,11 +87,12 @@ def attend(
         return None
     wanted = query.requires_grad or key.requires_grad or value.requires_grad
     wanted = wanted and torch.is_grad_enabled()
-    queries, keys, dtype = query.shape[-2], key.shape[-2], query.dtype
-    if flags.auto and not native.best(dtype, weight, (queries, keys) if wanted else None):
+    causal, grouped, auto = asked
+    size, keys, dtype = query.shape, key.shape[2], query.dtype
+    if auto and not native.best(dtype, weight, (size[2], keys) if wanted else None):
         return None
     held = [getattr(weight, name) for name in holds]
-    plan = _plans.get((type(weight), *held, flags.causal, queries, keys, dtype))
+    plan = _plans.get((type(weight), *held, causal, size[2], keys, dtype))
     if plan is None:
         return None
     if scale is None:
@@ -105,7 +101,7 @@ def attend(
         factor = scale
     else:
         return None
-    numbers = (flags.causal, flags.grouped, factor)
+    numbers = (causal, grouped, factor)
     if wanted:
         try:
             return PlainFunction.apply(query, key, value, plan, numbers)  # type: ignore[return-value]
@@ -216,6 +212,7 @@ def _dense(tensors: Any, plan: Plan, numbers: tuple[bool, bool, float]) -> Dense
 
 
 def _room(query: Tensor, value: Tensor) -> Tensor:
-    if query.shape[-1] == value.shape[-1] and query.is_contiguous():
+    size, across = query.shape, value.shape[3]
+    if across == size[3] and query.is_contiguous():
         return torch.empty_like(query)
-    return query.new_empty((*query.shape[:3], value.shape[-1]))
+    return query.new_empty((*size[:3], across))

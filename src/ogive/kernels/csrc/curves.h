@@ -80,7 +80,7 @@ struct Gelu {  // c s Φ(s)
   }
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
-    const Tail<T> tail = normal_tail(absolute<T>(s));
+    const NormalTail<T> tail = normal_tail(absolute<T>(s));
     const Vec<T> below = s > T(0) ? T(1) - tail.above : tail.above;
     const Vec<T> density = tail.bell * T(0.39894228040143267794);
     return {s * below * c, (below + s * density) * c};

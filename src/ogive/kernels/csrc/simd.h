@@ -257,11 +257,11 @@ inline Vec<T> log1p_unit(Vec<T> t) {
 // The upper tail of the normal distribution for x ≥ 0, 1 − Φ(x), and e^(−x²/2). Their ratio is
 // smooth, and an expansion in t = c / (c + x).
 template <class T>
-struct Tail {
+struct NormalTail {
   Vec<T> above, bell;
 };
 
-inline Tail<float> normal_tail(Vec<float> x) {  // the ratio, t P(t), was fitted to 1.5e-8
+inline NormalTail<float> normal_tail(Vec<float> x) {  // the ratio, t P(t), was fitted to 1.5e-8
   constexpr float ratio[] = {0.1064002444f, 0.1060279944f, 0.1023032952f, 0.06458191581f, 0.1272431516f,
                              -0.09994529109f, 0.2015796211f, -0.1384582429f, 0.03026731863f};
   const Vec<float> t = 3.75f / (3.75f + x), bell = exp_below<float>(x * x * -0.5f);
@@ -271,7 +271,7 @@ inline Tail<float> normal_tail(Vec<float> x) {  // the ratio, t P(t), was fitted
   return {t * p * bell, bell};
 }
 
-inline Tail<double> normal_tail(Vec<double> x) {  // t exp(series(t) − x²/2)
+inline NormalTail<double> normal_tail(Vec<double> x) {  // t exp(series(t) − x²/2)
   // The Chebyshev series of log(erfc(x)) + x² − log t with t = 2 / (2 + x), of 40 digits.
   constexpr double series[] = {
     -1.3026537197817094, 0.64196979235649021, 0.019476473204185836, -0.0095615147868086323,
