@@ -247,14 +247,14 @@ MUTANTS = [
     Mutant(
         "what dropout leaves is not scaled up",
         "csrc/dropout.h",
-        "const T whole = T(1 / (1 - p.dropout));",
-        "const T whole = T(1);",
+        "factor(splat<T>(T(1 / (1 - dropout)))) {}",
+        "factor(splat<T>(T(1))) {}",
     ),
     Mutant(
         "dropout is another pattern backward",
         "csrc/dropout.h",
-        "counters[i] = counted(head, i);",
-        "counters[i] = counted(head, i + 1);",
+        "const uint64_t row = counted(head, i);",
+        "const uint64_t row = counted(head, i + 1);",
     ),
     Mutant(
         "every batch drops the same",

@@ -13,6 +13,11 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131
 _FIRST = -4658895280553007687
 _SECOND = -7723592293110705685
+# Odd 32-bit multipliers (Wellons, "Prospecting for hash functions", 2018), and the golden ratio.
+_STEP = 0x9E3779B9
+_THIRD = 0x7FEB352D
+_FOURTH = 0x846CA68B
+_WORD = 2**32 - 1
 _BITS = 24
 
 
@@ -24,18 +29,27 @@ def draw_seed(device: torch.device) -> Tensor:
 def kept(seed: Tensor, shape: torch.Size, probability: float, first_query: int = 0) -> Tensor:
     """Which weights stay: bool (batch, heads, queries, keys), False with `probability`."""
     counter = seed
-    for axis, size in enumerate(shape):
+    for axis, size in enumerate(shape[:-1]):
         first = first_query if axis == len(shape) - 2 else 0
         place = torch.arange(first, first + size, device=seed.device)
         place = place.view(-1, *[1] * (len(shape) - axis - 1))
         counter = _mix(counter + (place + 1) * _GOLDEN)
-    return (counter >> (64 - _BITS)) & (2**_BITS - 1) >= round(probability * 2**_BITS)
+    place = torch.arange(shape[-1], device=seed.device)
+    return _bits(counter, place) >= round(probability * 2**_BITS)
 
 
 def drop(weights: Tensor, seed: Tensor, probability: float, first_query: int = 0) -> Tensor:
     """Weights with some set to zero and the others divided by 1 − probability."""
     stay = kept(seed, weights.shape, probability, first_query)
     return torch.where(stay, weights / (1 - probability), 0)
+
+
+def _bits(row: Tensor, place: Tensor) -> Tensor:
+    """24 bits for each place of a row: words of 32 bits, of which vectors hold twice as many."""
+    word = (row + (place + 1) * _STEP) & _WORD
+    word = ((word ^ (word >> 16)) * _THIRD + ((row >> 32) & _WORD)) & _WORD
+    word = ((word ^ (word >> 15)) * _FOURTH) & _WORD
+    return (word ^ (word >> 16)) >> (32 - _BITS)
 
 
 def _mix(counter: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ struct BackwardScratch {
       one.value_tall.need(p.queries * wide<T>(p.value_width));
       one.first.need(wide<T>(p.queries));
       one.second.need(wide<T>(p.queries));
-      if (p.dropout > 0) one.counters.need(wide<T>(p.queries));
+      if (p.dropout > 0)
+        for (auto& half : one.counters) half.need(wide<T>(p.queries));
     }
     key.need(kBlock * p.width);
     value.need(kBlock * p.value_width);
@@ -73,7 +74,7 @@ void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch
   pack_tall<T>(query, kept.tall.get(), watch);
   pack_panels<T>(grad, 1, kept.value_panels.get(), nobody);
   pack_tall<T>(grad, kept.value_tall.get(), nobody);
-  if (p.dropout > 0) count_queries(p, b, h, kept.counters.get());
+  if (p.dropout > 0) count_queries(p, b, h, kept.counters[0].get(), kept.counters[1].get());
   T *first = kept.first.get(), *second = kept.second.get();
   for (int64_t i = 0; i < wide<T>(p.queries); ++i) {
     const bool there = i < p.queries;
@@ -119,7 +120,6 @@ template <class T, class Slope>
 void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScratch<T>& mine) {
   T *scores = mine.scores.get(), *grads = mine.grads.get();
   // A softcap and a distance's root come before the bias: their slopes are not in its gradient.
-  const Coins<T> coins(p);
   const bool tiled = p.grad_bias && p.grad_bias.stride[3] == 1 && p.cap == 0 && p.apart != kLength;
   for (int64_t r = 0; r < at.rows; ++r) {
     const Span& group = mine.sight.groups[r / kRows];
@@ -133,10 +133,9 @@ void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, Backwar
       continue;
     }
     const T* stay = nullptr;
-    if (p.dropout > 0) {
-      coins.toss(kept.counters.get() + start, at.first + r, n, mine.stay);
-      stay = mine.stay;
-    }
+    if (p.dropout > 0)
+      stay = stay_of_key<T>(p, {kept.counters[0].get() + start, kept.counters[1].get() + start},
+                            at.first + r, n, mine.stay);
     if (p.apart == kLength) length_slopes<T>(p, n, weights + group.low, mine.lengths);
     turn_row<T, Slope, true>(mine.sight.row(r, scores), grad + group.low, kept.first.get() + start,
                              kept.second.get() + start, T(p.cap), mine.slopes, stay);

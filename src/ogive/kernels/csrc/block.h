@@ -16,7 +16,7 @@ template <class T>
 struct Packed {
   int64_t head = -1;
   Buffer<T> panels, value_panels, tall, value_tall, first, second;
-  Buffer<uint64_t> counters;
+  Buffer<uint32_t> counters[2];  // of dropout, low and high halves
 };
 
 // The same span for every group of rows.

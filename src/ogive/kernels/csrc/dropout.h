@@ -1,10 +1,12 @@
-// Dropout by counting: the same splitmix64 chain over (seed, b, h, i, j) as kernels/dropout.py.
+// Dropout by counting: the same chain over (seed, b, h, i, j) as kernels/dropout.py. Steps of
+// splitmix64 lead to a row; the last, from a row to its places, takes words of 32 bits, which vectors
+// multiply at once.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 #include "problem.h"
 #include "simd.h"
@@ -21,16 +23,27 @@ inline uint64_t counted(uint64_t counter, int64_t place) {
   return mixed(counter + uint64_t(place + 1) * 0x9E3779B97F4A7C15ull);
 }
 
-// One counter at a time, for edges.
+// 24 bits for a place of a row, from the row's counter and (place + 1) · kStep.
+constexpr uint32_t kStep = 0x9E3779B9u;
+template <class Words>
+Words bits_of(Words low, Words high, Words place) {
+  Words x = low + place;
+  x = (x ^ (x >> 16)) * 0x7FEB352Du + high;
+  x = (x ^ (x >> 15)) * 0x846CA68Bu;
+  return (x ^ (x >> 16)) >> 8;
+}
+
+inline uint32_t threshold_of(double dropout) { return uint32_t(std::nearbyint(dropout * 16777216.0)); }
+
+// One place at a time, for edges.
 struct Coin {
-  uint64_t threshold;
+  uint32_t threshold;
   double factor;
 
-  explicit Coin(const Problem& p)
-      : threshold(uint64_t(std::nearbyint(p.dropout * 16777216.0))),
-        factor(1 / (1 - p.dropout)) {}
-  double operator()(uint64_t counter) const {
-    return (counter >> 40) >= threshold ? factor : 0;
+  explicit Coin(double dropout) : threshold(threshold_of(dropout)), factor(1 / (1 - dropout)) {}
+  double operator()(uint64_t row, int64_t place) const {
+    const uint32_t at = uint32_t(place + 1) * kStep;
+    return bits_of(uint32_t(row), uint32_t(row >> 32), at) >= threshold ? factor : 0;
   }
 };
 
@@ -38,75 +51,81 @@ inline uint64_t row_counter(const Problem& p, int64_t b, int64_t h, int64_t i) {
   return counted(counted(counted(uint64_t(p.seed), b), h), i);
 }
 
-// Vectors of counters, and what a weight is multiplied by for each: 0 or 1 / (1 − p).
+// The counters of many rows, by halves.
+struct RowCounters {
+  const uint32_t *low, *high;
+};
+
+// A vector of places at a time, and what their weights are multiplied by: 0 or 1 / (1 − p).
 template <class T>
 struct Coins {
-  static constexpr int kLanes = OGIVE_VECTOR_BYTES / 8;
-  typedef uint64_t Counters __attribute__((vector_size(OGIVE_VECTOR_BYTES)));
-  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  typedef Bits Some __attribute__((vector_size(kLanes * sizeof(T)), aligned(sizeof(T)), may_alias));
-  static constexpr uint64_t kGolden = 0x9E3779B97F4A7C15ull;
+  static constexpr int W = Lanes<T>::count;
+  // GCC sizes a vector by T only where the type of its numbers depends on T as well.
+  using Word = std::conditional_t<sizeof(T) != 0, uint32_t, T>;
+  using Sign = std::make_signed_t<Word>;
+  typedef Word Words __attribute__((vector_size(W * 4), aligned(4), may_alias));
+  typedef Sign Signed __attribute__((vector_size(W * 4)));
+  Signed threshold;
+  Vec<T> factor;
 
-  int64_t threshold;
-  Bits factor;
+  explicit Coins(double dropout)
+      : threshold(Signed{} + int32_t(threshold_of(dropout))),
+        factor(splat<T>(T(1 / (1 - dropout)))) {}
 
-  explicit Coins(const Problem& p) : threshold(int64_t(std::nearbyint(p.dropout * 16777216.0))) {
-    const T whole = T(1 / (1 - p.dropout));
-    std::memcpy(&factor, &whole, sizeof(T));
+  // The factors of a row's places from `first` on.
+  Vec<T> operator()(uint64_t row, int64_t first) const {
+    Words place;
+    for (int l = 0; l < W; ++l) place[l] = uint32_t(first + l + 1) * kStep;
+    return kept(bits_of<Words>(Words{} + uint32_t(row), Words{} + uint32_t(row >> 32), place));
   }
-  static Counters mixed_all(Counters x) {
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-    return x ^ (x >> 31);
-  }
-  // Those of `counter`'s places [first, first + n); room for whole vectors is the caller's.
-  void toss(uint64_t counter, int64_t first, int64_t n, T* stay) const {
-    Counters at;
-    for (int l = 0; l < kLanes; ++l) at[l] = counter + uint64_t(first + l + 1) * kGolden;
-    for (int64_t k = 0; k < n; k += kLanes, at += kLanes * kGolden)
-      store_kept(mixed_all(at), stay + k);
-  }
-  // Those of one place of n counters, which come in whole vectors.
-  void toss(const uint64_t* counters, int64_t place, int64_t n, T* stay) const {
-    for (int64_t k = 0; k < n; k += kLanes) {
-      Counters at;
-      std::memcpy(&at, counters + k, sizeof(at));
-      store_kept(mixed_all(at + uint64_t(place + 1) * kGolden), stay + k);
-    }
+  // Those of one place of W rows, from row k on.
+  Vec<T> operator()(const RowCounters& rows, int64_t k, int64_t place) const {
+    const Words low = *reinterpret_cast<const Words*>(rows.low + k);
+    const Words high = *reinterpret_cast<const Words*>(rows.high + k);
+    return kept(bits_of<Words>(low, high, Words{} + uint32_t(place + 1) * kStep));
   }
 
  private:
-  typedef int64_t Signed __attribute__((vector_size(OGIVE_VECTOR_BYTES)));
-  void store_kept(Counters x, T* stay) const {
-    const auto kept = __builtin_convertvector((Signed)(x >> 40) >= threshold, Some);
-    *reinterpret_cast<Some*>(stay) = kept & factor;
+  Vec<T> kept(Words bits) const {
+    const Int<T> mask = __builtin_convertvector((Signed)bits >= threshold, Int<T>);
+    return (Vec<T>)(mask & (Int<T>)factor);
   }
 };
 
-// The factors of a row's weights from key j0 on.
+// The counters of a head's queries, by halves: rows from which one more step leads to each key.
+inline void count_queries(const Problem& p, int64_t b, int64_t h, uint32_t* low, uint32_t* high) {
+  const uint64_t head = counted(counted(uint64_t(p.seed), b), h);
+  for (int64_t i = 0; i < p.queries; ++i) {
+    const uint64_t row = counted(head, i);
+    low[i] = uint32_t(row);
+    high[i] = uint32_t(row >> 32);
+  }
+}
+
+// The factors of n weights, with room for whole vectors: of a query's keys from j0 on, or of what
+// many queries give to key j.
 template <class T>
 const T* stay_of_query(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n,
                        T* stay) {
-  Coins<T>(p).toss(row_counter(p, b, h, i), j0, n, stay);
+  const Coins<T> coins(p.dropout);
+  const uint64_t row = row_counter(p, b, h, i);
+  for (int64_t k = 0; k < n; k += Lanes<T>::count) store<T>(stay + k, coins(row, j0 + k));
+  return stay;
+}
+template <class T>
+const T* stay_of_key(const Problem& p, const RowCounters& queries, int64_t j, int64_t n, T* stay) {
+  const Coins<T> coins(p.dropout);
+  for (int64_t k = 0; k < n; k += Lanes<T>::count) store<T>(stay + k, coins(queries, k, j));
   return stay;
 }
 
-// The counters of a head's queries, from which one more step leads to each key's.
-inline void count_queries(const Problem& p, int64_t b, int64_t h, uint64_t* counters) {
-  const uint64_t head = counted(counted(uint64_t(p.seed), b), h);
-  for (int64_t i = 0; i < p.queries; ++i) counters[i] = counted(head, i);
-}
-
-// Multiplies a row of weights, at most a tile of them, by their factors.
+// Multiplies n weights of a query, those of keys j0 on and room for whole vectors, by their factors.
 template <class T>
 void drop_row(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n, T* weights) {
-  constexpr int64_t most = 128;
-  T stay[most];
-  for (int64_t k = 0; k < n; k += most) {
-    const int64_t some = std::min(most, n - k);
-    stay_of_query<T>(p, b, h, i, j0 + k, some, stay);
-    for (int64_t l = 0; l < some; ++l) weights[k + l] *= stay[l];
-  }
+  const Coins<T> coins(p.dropout);
+  const uint64_t row = row_counter(p, b, h, i);
+  for (int64_t k = 0; k < n; k += Lanes<T>::count)
+    store<T>(weights + k, load<T>(weights + k) * coins(row, j0 + k));
 }
 
 }  // namespace ogive::OGIVE_ISA

@@ -22,12 +22,6 @@ void with_curve(const EdgeProblem& p, With with) {
   with_act(act, with);
 }
 
-inline Coin coin_of(double dropout) {
-  Problem chance{};
-  chance.dropout = dropout;
-  return Coin(chance);
-}
-
 // One number a node: the score is v f(q + k), computed for many edges at once.
 inline bool narrow(const EdgeProblem& p) { return p.act && p.width == 1; }
 
@@ -44,7 +38,7 @@ struct EdgeRow {
       : p(problem),
         tail(problem.width),
         value_tail(problem.value_width),
-        coin(coin_of(problem.dropout)) {}
+        coin(problem.dropout) {}
 
   // Turns to a target; false where it has no edges.
   bool open(int64_t i) {
@@ -105,7 +99,7 @@ struct EdgeRow {
   void drop(int64_t h, T* values) const {
     if (!p.dropout) return;
     for (int64_t e = 0; e < n; ++e)
-      values[e] *= T(coin(counted(counted(uint64_t(p.seed), p.order[first + e]), h)));
+      values[e] *= T(coin(counted(uint64_t(p.seed), p.order[first + e]), h));
   }
 
  private:
