@@ -126,7 +126,6 @@ def compiled_peer(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     Its code is restricted to the instructions asked for as torch's own is, which takes a setting.
     """
     options = {"cpp.simdlen": 256} if _NARROW else None
-    torch._dynamo.config.recompile_limit = 1000  # a shape each, all of one function
     return torch.compile(run, fullgraph=True, dynamic=False, options=options)
 
 
@@ -289,19 +288,20 @@ def main(
         torch.set_num_threads(asked.threads)
         torch.compiler.reset()  # compiled code has its number of threads written into it
         for case in cases(asked):
-            if asked.only not in " ".join(str(value) for value in case.labels.values()):
-                continue
-            if isinstance(case, MemoryCase):
-                rows = [_memory_row(case, asked.threads)]
-            else:
-                rows = list(_rows(case, race(case.contenders, rounds=asked.rounds)))
-            for kept, shown in rows:
-                asked.rows.append(kept)
-                printer.row(shown)
+            if asked.only in " ".join(str(value) for value in case.labels.values()):
+                for kept, shown in _run(case, asked):
+                    asked.rows.append(kept)
+                    printer.row(shown)
             torch.compiler.reset()  # it compiles eight forms of one function, and no more
     target = options.output or (None if options.quick or options.only else RESULTS / f"{name}.json")
     if target:
         save(Path(target), asked.rows)
+
+
+def _run(case: Case | MemoryCase, asked: Asked) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    if isinstance(case, MemoryCase):
+        return [_memory_row(case, asked.threads)]
+    return list(_rows(case, race(case.contenders, rounds=asked.rounds)))
 
 
 def save(target: Path, rows: list[dict[str, Any]]) -> None:

@@ -235,8 +235,14 @@ MUTANTS = [
     Mutant(
         "the bias's gradient is added to what memory held",
         "dense.py",
-        'grads["bias"] = torch.zeros_like(call.bias, ',
-        'grads["bias"] = torch.empty_like(call.bias, ',
+        "fresh = torch.empty_like if once else torch.zeros_like",
+        "fresh = torch.empty_like",
+    ),
+    Mutant(
+        "a bias's gradient that many pairs share keeps the last pair's",
+        "dense.py",
+        "return call.bias.shape == pairs",
+        "return len(call.bias.shape) == len(pairs)",
     ),
     Mutant(
         "the softcap's slope is forgotten",

@@ -87,11 +87,15 @@ def run(
     grad_out: Tensor | None = None,
     grads: dict[str, Tensor] | None = None,
     sums: Tensor | None = None,
+    bias_once: bool = False,
 ) -> bool:
     """Fill `out` and `lse` (forward), or `grads`, `delta` and `sums` from the others (backward).
 
     Says whether a number of query, key or value was met that is not finite, or so large that a
     product of two may overflow, or one of bias that is not finite.
+
+    bias_once: each number of the bias's gradient belongs to one pair and is written; otherwise all
+    of its pairs are added to what it holds.
     """
     query, key, value = call.query, call.key, call.value
     batch, heads, queries, width = query.shape
@@ -99,7 +103,7 @@ def run(
     sides, act = (call.left, call.right, torch.get_num_threads()), ACT_NUMBERS[call.act]
     seed = 0 if call.seed is None else int(call.seed)
     sizes = (batch, heads, shared, queries, keys, width, value.shape[-1], *sides, act, seed)
-    sizes = (*sizes, APART.get(call.score, 0))
+    sizes = (*sizes, APART.get(call.score, 0), bias_once)
     vectors = None if call.vectors is None else call.vectors * call.scale
     made = grads or {}
     bias_grad = made.get("bias")

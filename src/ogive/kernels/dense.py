@@ -297,6 +297,14 @@ def run_forward(call: Dense) -> tuple[Tensor, Tensor, bool]:
     return out, lse, run(call, out=out, lse=lse if lse.numel() else None)
 
 
+def _one_pair_each(call: Dense) -> bool:
+    """Whether every number of the bias belongs to one pair, and every pair is visible."""
+    if call.bias is None or call.keep is not None or call.left >= 0 or call.right >= 0:
+        return False
+    pairs = (*call.query.shape[:3], call.key.shape[2])
+    return call.bias.shape == pairs
+
+
 def run_backward(
     call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
 ) -> tuple[tuple[Tensor, ...], bool]:
@@ -309,12 +317,15 @@ def run_backward(
     grads = {name: query.new_empty(0) for name in GRADED}  # outputs must not alias
     for name in ("query", "key", "value"):
         grads[name] = torch.empty_like(getattr(call, name))  # laid out as what it is of
+    runs = any(grads[name].numel() for name in ("query", "key", "value"))
+    once = runs and _one_pair_each(call)
     if needs[GRADED.index("bias")]:
-        grads["bias"] = torch.zeros_like(call.bias, dtype=dtype)  # type: ignore[arg-type]
+        fresh = torch.empty_like if once else torch.zeros_like
+        grads["bias"] = fresh(call.bias, dtype=dtype)  # type: ignore[arg-type]
     sums, wild = None, False
     if call.vectors is not None:
         sums = query.new_zeros((query.shape[1], query.shape[3]))
-    if any(grads[name].numel() for name in ("query", "key", "value")):
+    if runs:
         wild = run(
             call,
             out=out if shares else None,
@@ -323,6 +334,7 @@ def run_backward(
             grad_out=grad_out.to(query.dtype),
             grads=grads,
             sums=sums,
+            bias_once=once,
         )
     if needs[GRADED.index("bias")]:
         grads["bias"] = grads["bias"].to(call.bias.dtype)  # type: ignore[union-attr]

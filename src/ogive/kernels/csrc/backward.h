@@ -87,9 +87,7 @@ void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch
 template <class T>
 void add_bias_gradient_of_key(const Problem& p, int64_t b, int64_t h, int64_t j, int64_t i0,
                               Span seen, const T* grads) {
-  T* to = p.grad_bias.at<T>(b, h, i0, j);
-  const int64_t stride = p.grad_bias.stride[2];
-  for (int64_t k = seen.low; k < seen.high; ++k) to[k * stride] += grads[k];
+  take_bias_gradient<T>(p, p.grad_bias.at<T>(b, h, i0, j), p.grad_bias.stride[2], seen, grads);
 }
 
 // A tile of it at once, turned so that rows are written along the keys. Where nothing is visible the
@@ -108,9 +106,10 @@ void add_bias_gradient_of_tile(const Problem& p, const Place& at, const T* grads
       for (int64_t c = 0; c < std::min<int64_t>(W, columns - k); ++c) {
         T* to = p.grad_bias.at<T>(at.b, at.h, at.start + k + c, at.first + r);
         if (r + W <= at.rows)
-          store<T>(to, load<T>(to) + block[c]);
+          store<T>(to, p.bias_once ? block[c] : load<T>(to) + block[c]);
         else
-          for (int64_t l = 0; r + l < at.rows; ++l) to[l] += block[c][l];
+          for (int64_t l = 0; r + l < at.rows; ++l)
+            to[l] = p.bias_once ? block[c][l] : to[l] + block[c][l];
       }
     }
 }

@@ -51,13 +51,13 @@ const Entry& find(const std::string& isa, std::string_view name) {
   throw std::invalid_argument("no compiled weight function " + std::string(name));
 }
 
-constexpr int kViews = 17, kSizes = 13, kReals = 4;
+constexpr int kViews = 17, kSizes = 14, kReals = 4;
 
 void read_sizes(nb::tuple numbers, Problem& p) {
   if (numbers.size() != kSizes) throw std::invalid_argument("wrong number of numbers");
   int64_t* sizes[kSizes] = {&p.batch, &p.heads, &p.shared, &p.queries, &p.keys, &p.width,
                             &p.value_width, &p.left, &p.right, &p.threads, &p.act, &p.seed,
-                            &p.apart};
+                            &p.apart, &p.bias_once};
   for (int i = 0; i < kSizes; ++i) *sizes[i] = nb::cast<int64_t>(numbers[i]);
 }
 

@@ -41,6 +41,7 @@ struct Problem {
   View delta;                 // (b, h, i): Σ_v grad_out · out, read by softmax backward
   View vectors;               // (h, d) of an additive score, scale included
   View grad_bias;             // strides 0 where the bias broadcasts
+  int64_t bias_once;          // each of its numbers belongs to one visible pair: nothing is added up
   View grad_vectors;          // (h, d)
   View grad_out, grad_query, grad_key, grad_value;
   bool* wild = nullptr;       // set where a number was read that is not finite or may overflow

@@ -42,12 +42,13 @@ void unsquash(int64_t n, const T* slopes, T* grads) {
     store<T>(grads + k, load<T>(grads + k) * load<T>(slopes + k));
 }
 
+// Numbers of the bias's gradient, `apart` from one another, take those of one row of a tile.
 template <class T>
-void add_bias_gradient(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n,
-                       const T* grads) {
-  T* to = p.grad_bias.at<T>(b, h, i, j0);
-  const int64_t stride = p.grad_bias.stride[3], seen = std::min(n, p.keys - j0);
-  for (int64_t k = 0; k < seen; ++k) to[k * stride] += grads[k];
+void take_bias_gradient(const Problem& p, T* to, int64_t apart, Span seen, const T* grads) {
+  if (p.bias_once)
+    for (int64_t k = seen.low; k < seen.high; ++k) to[k * apart] = grads[k];
+  else
+    for (int64_t k = seen.low; k < seen.high; ++k) to[k * apart] += grads[k];
 }
 
 }  // namespace ogive::OGIVE_ISA
