@@ -445,3 +445,9 @@ def test_dropout_obeys_the_mode():
     x, edge_index = drawn(6, WIDTH), random_edges(6, 6, 14)
     assert not torch.allclose(layer(x, edge_index), layer(x, edge_index))
     assert torch.equal(layer.eval()(x, edge_index), plain(x, edge_index))
+
+
+def test_edges_of_a_graph_without_nodes():
+    layer = GraphAttention(8, 2)
+    with pytest.raises(ArgumentError, match="there are 0 sources: none fits"):
+        layer(torch.zeros(0, 8), torch.zeros(2, 1, dtype=torch.int64))
