@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from layers.cases import HEADS, MAPS_AT_SITES, SCORES, WEIGHTS, WIDTH, close, drawn, shaken
+from ogive.errors import ArgumentError
 from ogive.kernels import EdgeList, edge_list
 from ogive.layers import Attention, GraphAttention
 from ogive.parts import Sites, presets

@@ -111,8 +111,7 @@ def from_keras(config: Mapping[str, Any], weights: Weights) -> Attention:
     _check_config(config, tensors)
     query, key = tensors["query/kernel"], tensors["key/kernel"]
     window = config.get("sliding_window")
-    if window is not None:
-        window = (whole("sliding_window", window) - 1,) * 2
+    reach = None if window is None else whole("sliding_window", window) - 1
     layer = Attention(
         query.shape[0],
         config["num_heads"],
@@ -121,7 +120,7 @@ def from_keras(config: Mapping[str, Any], weights: Weights) -> Attention:
         sites=Sites(mixed="gate(sigmoid)") if config.get("use_gate") else Sites(),
         bias=config.get("use_bias", True),
         dropout=config.get("dropout", 0.0),
-        window_size=window,
+        window_size=None if reach is None else (reach, reach),
     )
     heads = Heads(layer.heads, layer.kv_heads)
     return loaded(layer, MULTI_HEAD.read(tensors, heads), MULTI_HEAD.name)
