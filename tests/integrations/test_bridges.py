@@ -252,11 +252,11 @@ def test_what_attention_cannot_take_from_x_transformers(says):
 def test_what_x_transformers_cannot_take():
     for sites, says in {
         "weight=tanh": "weight='tanh', only 'softmax' or 'sigmoid",
-        "query=gelu": "query='linear,gelu', only 'linear'",
+        "query=gelu": "query='gelu', only 'linear'",
         "score=distance": "score='distance', only 'dot' or 'cosine'",
         "score=cosine(learned=true)": "its gain not learned",
         "score=softcap(3),softcap(2)": "and 'softcap' after it",
-        "mixed=gelu": "mixed='gelu', only",
+        "mixed=gelu": "mixed='gelu', only nothing or 'gate(sigmoid)'",
     }.items():
         with pytest.raises(ArgumentError, match="cannot hold") as caught:
             x_transformers.to_x_transformers(Attention(WIDTH, HEADS, sites=sites))

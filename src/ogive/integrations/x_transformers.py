@@ -227,9 +227,8 @@ def _options(layer: Attention) -> dict[str, Any]:
         chain = getattr(layer.sites, site)
         written = OPTIONS.get(site, {getattr(Sites(), site): {}})
         if site != "score" and chain not in written:
-            raise ArgumentError(
-                f"{NAME} cannot hold {site}={chain!r}, only {' or '.join(map(repr, written))}"
-            )
+            fits = " or ".join(repr(name) if name else "nothing" for name in written)
+            raise ArgumentError(f"{NAME} cannot hold {site}={chain!r}, only {fits}")
         options |= written[chain] if site != "score" else {}
     return options
 
