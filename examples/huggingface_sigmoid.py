@@ -64,7 +64,7 @@ def main() -> None:
         model.generate(start, max_new_tokens=40, use_cache=use, **told) for use in (True, False)
     )
     assert torch.equal(cached, again), "what the cache kept is what a full pass computes"
-    print(bytes(cached[0].tolist()).decode(errors="replace"))
+    print(f"it writes: {bytes(cached[0].tolist()).decode(errors='replace')!r}")
     print(f"the function was called {huggingface.calls()[huggingface.name_of(SITES)]:,} times")
 
 

@@ -74,7 +74,7 @@ def main() -> None:
     print(f"{data.num_nodes} airports, {data.num_edges} flights between two of them")
     torch.manual_seed(0)
     theirs = pyg_model(data)
-    print(f"PyG's GATv2Conv                        {train(theirs, data):6.1%} right")
+    print(f"PyG's GATv2Conv                          {train(theirs, data):6.1%} right")
 
     plain = "score=gatv2 output=identity"
     ours = ogive_model(data, plain).eval()
@@ -83,13 +83,13 @@ def main() -> None:
             mine.attention.load_state_dict(from_pyg(his).state_dict())
     with torch.no_grad():
         off = float((ours(data.x, data.edge_index) - theirs(data.x, data.edge_index)).abs().max())
-    print(f"  the same weights in Ogive            {off:.0e} apart")
+    print(f"  the same weights in Ogive              {off:.0e} apart")
     assert off < 1e-4
 
     for sites in (plain, "score=gatv2(tanh) output=identity", "score=gatv2(silu) output=identity"):
         torch.manual_seed(0)
         right = train(ogive_model(data, sites), data)
-        print(f"Ogive, {sites:<32}{right:6.1%} right")
+        print(f"Ogive, {sites:<34}{right:6.1%} right")
 
 
 if __name__ == "__main__":

@@ -183,7 +183,9 @@ def test_an_untouched_gat_is_one_of_ours():
         (lambda: GATv2Conv(4, 2, edge_dim=2, fill_value="max"), ArgumentError, "fill_value='max'"),
         (lambda: TransformerConv(4, 2, beta=True), ArgumentError, "beta=True"),
         (lambda: GATConv(-1, 2), ArgumentError, "sizes yet"),
-        (lambda: GATConv(4, 2, negative_slope=2.0), ArgumentError, "slope"),
+        (lambda: GATConv(4, 2, negative_slope=2.0), ArgumentError, r"negative_slope=2\.0"),
+        (lambda: GATv2Conv(4, 2, negative_slope=-0.1), ArgumentError, r"negative_slope=-0\.1"),
+        (lambda: GATv2Conv((4, 3), 2, share_weights=True), ArgumentError, "share_weights=True"),
         (lambda: GCNConv(4, 2), ArgumentTypeError, "GATConv, GATv2Conv, TransformerConv.*GCN"),
         (lambda: type("Mine", (GATConv,), {})(4, 2), ArgumentTypeError, "Mine"),
     ],
@@ -454,6 +456,12 @@ def test_what_a_fused_layer_cannot_do_is_refused():
         AttentionGNN(WIDTH, 12, 2, heads=5)
     with pytest.raises(ArgumentTypeError, match="x takes a tensor"):
         conv((drawn(3, WIDTH), None), edges_of())
+
+
+@pytest.mark.parametrize("sizes", [-1, (-1, -1), (4, -1), (4,)])
+def test_sizes_that_wait_are_refused(sizes):
+    with pytest.raises(ArgumentError, match=r"in_channels=.*at once"):
+        AttentionConv(sizes, EACH)
 
 
 def test_every_hook_of_pygs_is_refused():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -169,6 +171,60 @@ def test_every_score_is_used_and_differs(score):
     wanted = logits(model, input_ids=tiny.tokens())
     huggingface.use(model, f"score={score}")
     assert difference(logits(model, input_ids=tiny.tokens()), wanted) > 1e-6
+
+
+def test_learned_parts_come_back_from_a_folder(tmp_path):
+    from safetensors.torch import load_file
+
+    sites = "score=additive(tanh) weight=sink"
+    model = huggingface.use(tiny.model("llama", dtype=torch.float32), sites)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_(0.3 * ("ogive_" in name))
+    model.save_pretrained(tmp_path)
+    back = huggingface.use(tiny.transformers.AutoModelForCausalLM.from_pretrained(tmp_path), sites)
+    back.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    wanted, came = (logits(m, input_ids=tiny.tokens()) for m in (model, back))
+    assert torch.equal(came, wanted)
+
+
+def test_a_compiled_model_is_the_model():
+    script = Path(__file__).with_name("compiled_huggingface.py")
+    ran = subprocess.run(
+        [sys.executable, script, "llama", "mistral", "bert"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+
+
+def test_models_of_pictures_and_of_sound():
+    small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2}
+    config = tiny.transformers.ViTConfig(
+        **small, num_attention_heads=4, image_size=16, patch_size=4
+    )
+    model = tiny.transformers.ViTForImageClassification(config).eval()
+    pixels = torch.rand(2, 3, 16, 16)
+    wanted = logits(model, pixel_values=pixels)
+    huggingface.use(model, "weight=softmax")
+    torch.testing.assert_close(logits(model, pixel_values=pixels), wanted, rtol=1e-4, atol=1e-6)
+
+    sizes = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in
+             (("layers", 1), ("attention_heads", 4), ("ffn_dim", 37))}  # fmt: skip
+    config = tiny.transformers.WhisperConfig(
+        vocab_size=60, d_model=32, num_mel_bins=8, max_source_positions=10, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **sizes,
+    )  # fmt: skip
+    model = tiny.transformers.WhisperForConditionalGeneration(config)
+    with pytest.raises(ArgumentError, match="pass inputs={'input_features'"):
+        huggingface.use(model, "weight=tanh")
+    given = {
+        "input_features": torch.rand(2, 8, 20),
+        "decoder_input_ids": tiny.tokens()[:, :5],
+    }
+    huggingface.use(model, "weight=tanh", given)
+    assert model.config._attn_implementation == "ogive:weight=tanh"
 
 
 def test_learned_parts_are_trained_and_saved():

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from layers.cases import HEADS, MAPS_AT_SITES, SCORES, WEIGHTS, WIDTH, close, drawn, shaken
+from ogive.errors import ArgumentError
 from ogive.kernels import EdgeList, edge_list
 from ogive.layers import Attention, GraphAttention
 from ogive.parts import Sites, presets
@@ -445,3 +446,9 @@ def test_dropout_obeys_the_mode():
     x, edge_index = drawn(6, WIDTH), random_edges(6, 6, 14)
     assert not torch.allclose(layer(x, edge_index), layer(x, edge_index))
     assert torch.equal(layer.eval()(x, edge_index), plain(x, edge_index))
+
+
+def test_edges_of_a_graph_without_nodes():
+    layer = GraphAttention(8, 2)
+    with pytest.raises(ArgumentError, match="there are 0 sources: none fits"):
+        layer(torch.zeros(0, 8), torch.zeros(2, 1, dtype=torch.int64))

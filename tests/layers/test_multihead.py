@@ -7,6 +7,7 @@ import inspect
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,13 @@ from torch import nn
 import ogive
 from layers import torch_twins
 from layers.torch_twins import HEADS, WIDTH, case, gap, outcome, sensitivity, twins
-from ogive.errors import ArgumentError, ArgumentTypeError, MaskWarning, UnknownName
+from ogive.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ImplUnavailable,
+    MaskWarning,
+    UnknownName,
+)
 from ogive.layers import MultiheadAttention
 
 CASES = range(240)
@@ -429,3 +436,43 @@ def test_autocast():
     assert (again - wanted).norm() / wanted.norm() < 0.05
     (out.float().sum() + weights.float().square().sum()).backward()
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traced_for_torchscript(need_weights, unchecked_shapes):
+    """What torch.jit.trace recorded is the layer, for other sizes and masks too."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+        def forward(self, x, padding):
+            return self.attention(x, x, x, key_padding_mask=padding, need_weights=need_weights)[0]
+
+    def example(batch, length):
+        padding = torch.arange(length) >= torch.randint(1, length + 1, (batch, 1))
+        return torch.randn(batch, length, WIDTH), padding
+
+    model = Model()
+    traced = torch.jit.trace(model, example(3, 6))
+    for sizes in ((2, 9), (1, 6), (5, 3), (3, 300)):
+        given = example(*sizes)
+        torch.testing.assert_close(traced(*given), model(*given))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_torchscript_that_reads_source_is_refused():
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS)
+    layer.self_attn = MultiheadAttention(WIDTH, HEADS)
+    for model in (layer, layer.self_attn, ogive.Attention(8, 2), ogive.GraphAttention(8, 2)):
+        with pytest.raises(ImplUnavailable, match=r"torch\.jit\.script cannot read"):
+            torch.jit.script(model)
+
+
+def test_whole_numbers_of_numpy():
+    layer = MultiheadAttention(np.int64(WIDTH), np.int32(HEADS))
+    assert type(layer.embed_dim) is type(layer.num_heads) is int
+    assert layer.out_proj.weight.shape == (WIDTH, WIDTH)

@@ -273,3 +273,12 @@ def test_teacher_reads_the_end_first_and_nothing_that_is_not_asked(make):
 def test_bad_calls(make, unchecked_shapes, act, error, says):
     with pytest.raises(error, match=says):
         act(make())
+
+
+def test_no_sentences_get_no_answers():
+    """A transformer reads an empty batch; a recurrent network of torch's cannot, and says so."""
+    for beams in (1, 3):
+        answers = Translator(20, 12, 16, 1, 4).eval().generate(SOURCE[:0], 4, beams=beams)
+        assert answers.shape[0] == 0
+        with pytest.raises(ArgumentError, match="one sentence at least"):
+            Seq2Seq(20, 12, 16).eval().generate(SOURCE[:0], 4, beams=beams)

@@ -9,6 +9,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import torch as safetensors
@@ -95,6 +96,13 @@ def test_settings_are_those_given_with_defaults():
     assert by_name.settings == model.settings
     again = copy.deepcopy(model)
     assert again.settings == pickle.loads(pickle.dumps(model)).settings == model.settings
+
+
+def test_sizes_of_numpy_are_saved_as_plain_numbers(tmp_path):
+    model = Decoder(np.int64(20), np.int32(16), np.int64(1), heads=np.int16(4))
+    assert type(model.settings["heads"]) is int
+    again = Decoder.load(model.save(tmp_path / "model"))
+    assert again.settings == model.settings
 
 
 def test_any_kind_is_loaded_by_what_the_folder_says(tmp_path):

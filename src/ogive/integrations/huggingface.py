@@ -80,11 +80,14 @@ def use(
     `ogive_score` and `ogive_weight`. Unless told otherwise, softmax is run too and compared with
     the model's own attention, since a model may do more inside than the interface shows.
 
+    `save_pretrained` writes learned parts with the rest, and `from_pretrained` knows no place for
+    them: load the model, `use` the same sites, then `load_state_dict` the file of weights.
+
     Args:
         model: a model of transformers, on any device.
         sites: only `score` and `weight` may differ from the defaults.
         inputs: arguments of a small forward pass without padding; None for the model's own
-            `dummy_inputs`.
+            `dummy_inputs`, or noise where it takes pictures. Models of sound need theirs.
         verify: whether to compare softmax with the model's own attention.
 
     Returns:
@@ -93,7 +96,8 @@ def use(
     Raises:
         ImplUnavailable: the model does not attend through the interface (BLOOM, Falcon), or its
             own attention does more than the interface shows. It is left as it was.
-        MissingPackage, ArgumentError, UnknownName: as `register`.
+        ArgumentError: `inputs` are needed; or as `register`.
+        MissingPackage, UnknownName: as `register`.
     """
     if not hasattr(model, "set_attn_implementation"):
         raise ArgumentTypeError(f"use takes a model of transformers, not {type(model).__name__}")
@@ -129,9 +133,9 @@ def mask(*args: Any, config: Any = None, **options: Any) -> Tensor | None:
             f"models of {type(config).__name__} compute their attention without transformers' "
             f"AttentionInterface: they would ignore {config._attn_implementation!r}"
         )
-    return needed("transformers.masking_utils", "ogive[hf]").sdpa_mask(
-        *args, config=config, **options
-    )
+    from transformers.masking_utils import sdpa_mask  # torch.compile traces no import by name
+
+    return sdpa_mask(*args, config=config, **options)
 
 
 @cache
@@ -167,10 +171,21 @@ def _catalogued() -> list[Sites]:
     return list(dict.fromkeys(found))
 
 
-def _dummies(model: nn.Module) -> dict[str, Tensor]:
+def _dummies(model: Any) -> dict[str, Tensor]:
     """The model's own dummy inputs, without masks: rows that see nothing may rightly differ."""
-    given: dict[str, Tensor] = dict(model.dummy_inputs)  # type: ignore[arg-type]
-    return {name: tensor for name, tensor in given.items() if "mask" not in name}
+    given: dict[str, Tensor] = dict(model.dummy_inputs)
+    main = model.main_input_name
+    if main in given:
+        return {name: tensor for name, tensor in given.items() if "mask" not in name}
+    size, channels = (getattr(model.config, n, None) for n in ("image_size", "num_channels"))
+    if main != "pixel_values" or size is None or channels is None:
+        raise ArgumentError(
+            f"{type(model).__name__} takes {main!r}, and its dummy_inputs hold {list(given)}: pass "
+            f"inputs={{{main!r}: …}}, the arguments of a small forward pass"
+        )
+    height, width = (size, size) if isinstance(size, int) else size
+    noise = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+    return {main: noise.to(model.dtype)}
 
 
 def _tried(

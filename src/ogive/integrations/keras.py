@@ -19,6 +19,7 @@ from torch import Tensor
 from ogive.errors import ArgumentError
 from ogive.integrations.state_dicts import Bridge, Heads, Row, loaded
 from ogive.layers import Attention
+from ogive.layers.checks import whole
 from ogive.parts.sites import Sites
 
 Weights = Mapping[str, Any]
@@ -110,6 +111,7 @@ def from_keras(config: Mapping[str, Any], weights: Weights) -> Attention:
     _check_config(config, tensors)
     query, key = tensors["query/kernel"], tensors["key/kernel"]
     window = config.get("sliding_window")
+    reach = None if window is None else whole("sliding_window", window) - 1
     layer = Attention(
         query.shape[0],
         config["num_heads"],
@@ -118,7 +120,7 @@ def from_keras(config: Mapping[str, Any], weights: Weights) -> Attention:
         sites=Sites(mixed="gate(sigmoid)") if config.get("use_gate") else Sites(),
         bias=config.get("use_bias", True),
         dropout=config.get("dropout", 0.0),
-        window_size=None if window is None else (window - 1, window - 1),
+        window_size=None if reach is None else (reach, reach),
     )
     heads = Heads(layer.heads, layer.kv_heads)
     return loaded(layer, MULTI_HEAD.read(tensors, heads), MULTI_HEAD.name)
@@ -139,11 +141,14 @@ def to_keras(layer: Attention) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not (gate or layer.sites == Sites()) or (gate and bias):
         raise ArgumentError(f"Keras' MultiHeadAttention has no place for sites={layer.sites!s}")
     left, right = layer.window_size
-    if layer.kv_heads != layer.heads or layer.positions is not None or left != right:
-        raise ArgumentError(
-            f"Keras' MultiHeadAttention has no place for kv_heads={layer.kv_heads}, positions="
-            f"{layer.positions} and window_size={layer.window_size} together"
-        )
+    wrong = {
+        f"kv_heads={layer.kv_heads}": layer.kv_heads != layer.heads,
+        f"positions={layer.positions}": layer.positions is not None,
+        f"window_size={layer.window_size}": left != right,
+    }
+    if any(wrong.values()):
+        named = ", ".join(what for what, is_wrong in wrong.items() if is_wrong)
+        raise ArgumentError(f"Keras' MultiHeadAttention has no place for {named}")
     options = {
         "num_heads": layer.heads,
         "key_dim": layer.head_width,
@@ -175,11 +180,16 @@ def from_keras_additive(
     _check_known(config, {"dropout"} | _IDLE, ADDITIVE.name)
     tensors = {name: torch.as_tensor(array) for name, array in weights.items()}
     if not config.get("use_scale", True):
+        if tensors:
+            raise ArgumentError(f"use_scale=False goes without weights, and {list(tensors)} came")
         if width is None:
             raise ArgumentError("use_scale=False leaves no weight to tell the width: pass width")
-        tensors = {**tensors, "scale": torch.ones(width)}
+        tensors = {"scale": torch.ones(width)}
     if "scale" not in tensors:
         raise ArgumentError(f"{ADDITIVE.name} with use_scale needs the weight 'scale'")
+    shape = tuple(tensors["scale"].shape)
+    if len(shape) != 1:
+        raise ArgumentError(f"the weight 'scale' has one axis, (features,), not the shape {shape}")
     sites = Sites(
         query="identity", key="identity", value="identity", output="identity",
         score="additive(tanh)",

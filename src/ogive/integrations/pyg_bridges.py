@@ -31,8 +31,8 @@ def from_pyg(conv: Any) -> GraphAttention:
 
     Raises:
         ArgumentTypeError: another kind of layer, a class derived from these included.
-        ArgumentError: options that `GraphAttention` has no place for (another aggregation, flow or
-            fill_value, `beta`), or sizes that are not known yet.
+        ArgumentError: options that `GraphAttention` has no place for (another aggregation, flow,
+            fill_value or slope, `beta`), or sizes that are not known yet.
     """
     readers = {
         pyg_nn.GATConv: _read_gat,
@@ -231,6 +231,12 @@ def _check_options(conv: Any) -> None:
     }
     if conv.edge_dim is not None and getattr(conv, "add_self_loops", False):
         has["fill_value"] = (conv.fill_value, "mean")
+    slope = getattr(conv, "negative_slope", 0.0)
+    if not 0 <= slope < 1:
+        has["negative_slope"] = (slope, "from 0 and below 1")
+    pair = conv.in_channels
+    if getattr(conv, "share_weights", False) and not isinstance(pair, int) and pair[0] != pair[1]:
+        has["share_weights"] = (True, False)
     wrong = [
         f"{name}={came!r}"
         for name, (came, fits) in has.items()

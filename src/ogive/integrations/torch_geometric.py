@@ -40,7 +40,8 @@ class AttentionConv(MessagePassing):
     so their hooks and `explain` are refused.
 
     Args:
-        in_channels: features of the nodes, or a pair (sources, targets).
+        in_channels: features of the nodes, or a pair (sources, targets); not -1, which PyG reads as
+            "wait and see".
         out_channels: features per head.
         heads: how many.
         concat: whether the heads are joined; else averaged.
@@ -73,7 +74,7 @@ class AttentionConv(MessagePassing):
         residual: bool = False,
     ) -> None:
         super().__init__(aggr="add", node_dim=0)
-        pair = in_channels if isinstance(in_channels, tuple) else (in_channels, in_channels)
+        pair = _sizes(in_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.attention = GraphAttention(
             pair[1],
@@ -182,6 +183,17 @@ class AttentionGNN(pyg_nn.models.basic_gnn.BasicGNN):
             )
         each = out_channels // heads if concat else out_channels
         return AttentionConv(in_channels, each, heads, concat, dropout=self.dropout.p, **options)
+
+
+def _sizes(in_channels: Any) -> tuple[int, int]:
+    """(sources, targets)."""
+    pair = in_channels if isinstance(in_channels, tuple | list) else (in_channels, in_channels)
+    if len(pair) != 2 or -1 in pair:
+        raise ArgumentError(
+            f"in_channels={in_channels}: AttentionConv makes its parameters at once, and takes the "
+            "features of the nodes or a pair (sources, targets)"
+        )
+    return pair[0], pair[1]
 
 
 def _plain(edge_index: Any) -> Any:

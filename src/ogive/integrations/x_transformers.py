@@ -22,7 +22,8 @@ from ogive.errors import ArgumentError, ArgumentTypeError
 from ogive.integrations.packages import needed
 from ogive.integrations.state_dicts import Bridge, Heads, Row, loaded
 from ogive.layers import Attention
-from ogive.parts.sites import Sites
+from ogive.parts.scores import Cosine, Dot, ScoreChain, Softcap
+from ogive.parts.sites import SITE_NAMES, Sites
 
 NAME = "x_transformers.Attention"
 
@@ -180,9 +181,6 @@ def to_x_transformers(layer: Attention, *, causal: bool = False) -> nn.Module:
             f"this layer has positions={layer.positions}, bias={'q_proj.bias' in state} and "
             f"window_size={layer.window_size}"
         )
-    if layer.sites not in _WRITTEN:
-        written = "; ".join(repr(str(sites)) for sites in _WRITTEN)
-        raise ArgumentError(f"{NAME} cannot hold sites={str(layer.sites)!r}, only {written}")
     module = foreign(
         layer.width,
         dim_head=layer.head_width,
@@ -192,27 +190,64 @@ def to_x_transformers(layer: Attention, *, causal: bool = False) -> nn.Module:
         causal=causal,
         dropout=layer.dropout,
         max_attend_past=left,
-        project_out=True,
-        **_WRITTEN[layer.sites],
+        **_options(layer),
     )
     turned = BRIDGE.write(state, Heads(layer.heads, layer.kv_heads))
     return loaded(module, turned, NAME).train(layer.training)
 
 
-_WRITTEN: dict[Sites, dict[str, Any]] = {
-    Sites(): {},
-    Sites(weight="sigmoid(bias=0)"): {"sigmoid": True},
-    Sites(weight="softmax1"): {"add_zero_kv": True},
-    Sites(weight="sink"): {"head_learned_sink": True},
-    Sites(weight="cog"): {"cog_signed": True},
-    Sites(score="cosine"): {"qk_norm": True},
-    Sites(mixed="gate(sigmoid)"): {"gate_values": True},
-    Sites(mixed="gate(silu)"): {"gate_values": True, "swiglu_values": True},
-    Sites(mixed="gate(sigmoid,granularity=head)"): {
-        "gate_values": True,
-        "gate_values_headwise": True,
+# The options that put a chain at a site; those of the score carry numbers: `_score_options`.
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "weight": {
+        "softmax": {},
+        "sigmoid(bias=0)": {"sigmoid": True},
+        "softmax1": {"add_zero_kv": True},
+        "sink": {"head_learned_sink": True},
+        "cog": {"cog_signed": True},
     },
+    "mixed": {
+        Sites().mixed: {},
+        "gate(sigmoid)": {"gate_values": True},
+        "gate(silu)": {"gate_values": True, "swiglu_values": True},
+        "gate(sigmoid,granularity=head)": {"gate_values": True, "gate_values_headwise": True},
+        "gate(silu,granularity=head)": {
+            "gate_values": True,
+            "gate_values_headwise": True,
+            "swiglu_values": True,
+        },
+    },
+    "output": {"linear": {"project_out": True}, "identity": {"project_out": False}},
 }
+
+
+def _options(layer: Attention) -> dict[str, Any]:
+    """The options of x-transformers for what sits at the layer's sites."""
+    options = _score_options(layer)
+    for site in SITE_NAMES:
+        chain = getattr(layer.sites, site)
+        written = OPTIONS.get(site, {getattr(Sites(), site): {}})
+        if site != "score" and chain not in written:
+            fits = " or ".join(repr(name) if name else "nothing" for name in written)
+            raise ArgumentError(f"{NAME} cannot hold {site}={chain!r}, only {fits}")
+        options |= written[chain] if site != "score" else {}
+    return options
+
+
+def _score_options(layer: Attention) -> dict[str, Any]:
+    score = layer.score
+    first, *then = (score.score, *score.then) if isinstance(score, ScoreChain) else (score,)
+    options: dict[str, Any] = {}
+    if isinstance(first, Cosine) and not first.learned:
+        options = {"qk_norm": True, "qk_norm_scale": first.gain}
+    fits = type(first) is Dot or bool(options)
+    if then and isinstance(then[0], Softcap):
+        options |= {"softclamp_logits": True, "logit_softclamp_value": then.pop(0).cap}
+    if then or not fits:
+        raise ArgumentError(
+            f"{NAME} cannot hold score={layer.sites.score!r}, only 'dot' or 'cosine' (its gain not "
+            "learned), and 'softcap' after it"
+        )
+    return options
 
 
 def _sites(module: Any, foreign: type) -> Sites:

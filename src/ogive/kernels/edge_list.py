@@ -199,8 +199,9 @@ def _check_range(ends: Tensor, nodes: int, row: str, side: str) -> None:
     low, high = (int(end) for end in ends.aminmax())
     if low < 0 or high >= nodes:
         wrong = low if low < 0 else high
+        fits = f"0 … {nodes - 1} fit" if nodes else "none fits"
         raise ArgumentError(
-            f"edge_index has {wrong} in {row}, and there are {nodes} {side}: 0 … {nodes - 1} fit"
+            f"edge_index has {wrong} in {row}, and there are {nodes} {side}: {fits}"
         )
 
 

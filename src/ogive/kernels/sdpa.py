@@ -79,7 +79,7 @@ def _plain(call: Call, query: Tensor, key: Tensor, value: Tensor, bias: Tensor |
         attn_mask=mask,
         is_causal=flag,
         scale=call.scale,
-        enable_gqa=query.shape[1] != key.shape[1],
+        enable_gqa=bool(query.shape[1] != key.shape[1]),  # sizes are tensors in torch.jit.trace
     )
 
 

@@ -50,6 +50,8 @@ class Attention(nn.Module):
         UnknownName, ArgumentError: a site, part, position or size that does not fit.
     """
 
+    __prepare_scriptable__ = checks.refuse_script  # torch.jit.script asks for it
+
     def __init__(
         self,
         width: int,

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from ogive.errors import ArgumentError, ArgumentTypeError, MaskWarning
+from ogive.errors import ArgumentError, ArgumentTypeError, ImplUnavailable, MaskWarning
 from ogive.kernels.finite import may_look
 from ogive.layers.cache import Cache
 
 
 def whole(name: str, came: object, least: int = 1) -> int:
-    """`came`, checked to be a whole number of at least `least`."""
-    if isinstance(came, bool) or not isinstance(came, int):
+    """`came` as an int, checked to be a whole number (numpy's too) of at least `least`."""
+    if isinstance(came, bool) or not isinstance(came, Integral):
         raise ArgumentTypeError(f"{name} takes a whole number, not {came!r}")
     if came < least:
         raise ArgumentError(f"{name} takes a whole number of at least {least}, not {came}")
-    return came
+    return int(came)
+
+
+def refuse_script(layer: nn.Module) -> NoReturn:
+    """Raise: what torch.jit.script finds instead of a layer that it could read."""
+    raise ImplUnavailable(
+        f"torch.jit.script cannot read {type(layer).__name__}: torch.compile, torch.export and "
+        "torch.jit.trace take it"
+    )
 
 
 def share(width: int, heads: int) -> int:

@@ -72,6 +72,8 @@ class GraphAttention(nn.Module):
     edge_weight: Tensor | None
     combined_bias: Tensor | None
 
+    __prepare_scriptable__ = checks.refuse_script  # torch.jit.script asks for it
+
     def __init__(
         self,
         width: int,

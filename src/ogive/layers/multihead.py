@@ -66,6 +66,8 @@ class MultiheadAttention(nn.Module):
     bias_k: Tensor | None
     bias_v: Tensor | None
 
+    __prepare_scriptable__ = checks.refuse_script  # torch.jit.script asks for it
+
     def __init__(
         self,
         embed_dim: int,

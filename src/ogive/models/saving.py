@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -158,6 +159,8 @@ def _plain(name: str, value: Any) -> Any:
         return str(sites_from(value))
     if isinstance(value, Part | Sites | Form):
         return str(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # numpy's too
     return [_plain("", item) for item in value] if isinstance(value, list | tuple) else value
 
 

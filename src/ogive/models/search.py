@@ -102,7 +102,7 @@ def _start(
 
 def _after(gains: Tensor, ended: Tensor, end: int) -> Tensor:
     """What each token adds to the score: after the end nothing but the end, which adds nothing."""
-    only_end = torch.full_like(gains[0, 0], -torch.inf)
+    only_end = gains.new_full(gains.shape[-1:], -torch.inf)
     only_end[end] = 0
     return torch.where(ended[..., None], only_end, gains)
 
