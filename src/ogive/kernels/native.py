@@ -166,7 +166,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 query,
                 key,
                 value,
-                constant=_constant(call, dtype),
+                constant=constant_of(call, dtype),
                 bias=_four_axes(bias),
                 vectors=vectors,
                 parameter=_parameter(score, dtype),
@@ -236,7 +236,7 @@ def _offsets(call: Call) -> Tensor:
     return offset.to(torch.int64).expand(call.query.shape[0])
 
 
-def _constant(call: Call, dtype: torch.dtype) -> Tensor | None:
+def constant_of(call: Call, dtype: torch.dtype) -> Tensor | None:
     """The weight function's number for each row (b, h, i), or the sink's logit, or None."""
     weight, query = call.weight, call.query
     if isinstance(weight, weights.Sink):

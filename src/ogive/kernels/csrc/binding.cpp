@@ -16,6 +16,8 @@
 
 namespace nb = nanobind;
 
+extern const char* const ogive_sources;  // in a file that CMake makes
+
 namespace ogive {
 
 void bind_linear(nb::module_&);
@@ -212,6 +214,7 @@ NB_MODULE(_native, m) {
   m.def("multiply_adds", &ogive::multiply_adds);
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);
+  m.attr("sources") = ogive_sources;
   ogive::bind_linear(m);
   ogive::bind_maps(m);
   ogive::bind_edges(m);
