@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from kernels import children
 from ogive.kernels import compiled
 from ogive.kernels.sources import FOLDER, fingerprint
 
 ELSEWHERE = """
-import sys, types
-sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildInplaceFinder"]
-sys.path[:0] = {path!r}
+import types
 older = types.ModuleType("ogive.kernels._native")
 older.__file__ = "older.so"
 vars(older).update({held!r})
@@ -48,7 +47,7 @@ def test_the_module_here_is_of_these_sources():
 @pytest.mark.parametrize("held", [{}, {"sources": "0" * 64}], ids=["none", "another"])
 def test_an_older_module_is_refused_and_named(held):
     """It may lack anything, so that nothing but its fingerprint is asked for."""
-    code = ELSEWHERE.format(path=[p for p in sys.path if p], held=held)
+    code = children.here() + ELSEWHERE.format(held=held)
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )

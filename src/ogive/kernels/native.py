@@ -84,8 +84,6 @@ def lacks(call: Call) -> str | None:
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"they have no {call.query.dtype}"
-    if any(t.layout != torch.strided for t in (call.query, call.key, call.value)):
-        return "they read strided tensors alone"
     if call.aux is not None and statistics.lacks():
         return statistics.lacks()
     if finite.transforming():

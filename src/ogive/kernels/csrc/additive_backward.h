@@ -49,13 +49,12 @@ struct AdditiveBack {
   }
 };
 
-// The sum of one query's row of the bias's gradient; axes that the bias lacks have stride 0.
+// One query's row of the bias's gradient; axes that the bias lacks have stride 0.
 template <class T>
 void add_bias_gradient_of_query(const Problem& p, const Place& at, int64_t r, Span seen,
                                 const T* grads) {
   T* to = p.grad_bias.at<T>(at.b, at.h, at.first + r, at.start);
-  const int64_t stride = p.grad_bias.stride[3];
-  for (int64_t k = seen.low; k < seen.high; ++k) to[k * stride] += grads[k];
+  add_to_bias<T>(to, p.grad_bias.stride[3], seen, grads);
 }
 
 // Scores and ∂/∂weights of a tile become weights and ∂/∂scores; where nothing is visible, zeros.

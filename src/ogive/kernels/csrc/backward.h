@@ -86,9 +86,7 @@ void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch
 template <class T>
 void add_bias_gradient_of_key(const Problem& p, int64_t b, int64_t h, int64_t j, int64_t i0,
                               Span seen, const T* grads) {
-  T* to = p.grad_bias.at<T>(b, h, i0, j);
-  const int64_t stride = p.grad_bias.stride[2];
-  for (int64_t k = seen.low; k < seen.high; ++k) to[k * stride] += grads[k];
+  add_to_bias<T>(p.grad_bias.at<T>(b, h, i0, j), p.grad_bias.stride[2], seen, grads);
 }
 
 // A tile of it at once, turned so that rows are written along the keys. Where nothing is visible the
@@ -97,6 +95,12 @@ template <class T>
 void add_bias_gradient_of_tile(const Problem& p, const Place& at, const T* grads) {
   constexpr int W = Lanes<T>::count;
   const int64_t columns = std::min(at.columns, p.queries - at.start);
+  if (p.grad_bias.stride[2] == 0) {  // queries meet in one place: each key's are summed first
+    for (int64_t r = 0; r < at.rows; ++r)
+      add_to_bias<T>(p.grad_bias.at<T>(at.b, at.h, 0, at.first + r), 0, {0, columns},
+                     grads + r * kSpan);
+    return;
+  }
   for (int64_t k = 0; k < columns; k += W)
     for (int64_t r = 0; r < at.rows; r += W) {
       Vec<T> block[W];

@@ -42,12 +42,21 @@ void unsquash(int64_t n, const T* slopes, T* grads) {
     store<T>(grads + k, load<T>(grads + k) * load<T>(slopes + k));
 }
 
+// A row of ∂/∂scores is added to a bias's gradient, along an axis of this stride. What meets in one
+// place is summed first: a sum of sums rounds less than one long sum.
 template <class T>
-void add_bias_gradient(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n,
-                       const T* grads) {
-  T* to = p.grad_bias.at<T>(b, h, i, j0);
-  const int64_t stride = p.grad_bias.stride[3], seen = std::min(n, p.keys - j0);
-  for (int64_t k = 0; k < seen; ++k) to[k * stride] += grads[k];
+void add_to_bias(T* to, int64_t stride, Span seen, const T* grads) {
+  if (stride) {
+    for (int64_t k = seen.low; k < seen.high; ++k) to[k * stride] += grads[k];
+    return;
+  }
+  constexpr int W = Lanes<T>::count;
+  Vec<T> sums{};
+  T rest = 0;
+  int64_t k = seen.low;
+  for (; k + W <= seen.high; k += W) sums += load<T>(grads + k);
+  for (; k < seen.high; ++k) rest += grads[k];
+  *to += sum<T>(sums) + rest;
 }
 
 }  // namespace ogive::OGIVE_ISA
