@@ -62,7 +62,7 @@ CASES = [
     (v(dtype=torch.int32), KIND, ["value", "int32"]),
     ({"query": tensor(2, 2, 5, 4).to_sparse()}, KIND, ["query", "strided", "sparse_coo"]),
     ({"value": tensor(2, 2, 5, 4).to_mkldnn()}, KIND, ["value", "strided", "mkldnn"]),
-    ({"key": torch.nested.as_nested_tensor([tensor(2, 5, 4)])}, KIND, ["key", "nested"]),
+    ({"key": torch.nested.as_nested_tensor([tensor(5, 4)], layout=torch.jagged)}, KIND, ["key", "nested"]),
     ({"attn_mask": tensor(5, 5).to_sparse()}, KIND, ["attn_mask", "strided", "sparse_coo"]),
     ({"attn_bias": tensor(5, 5).to_sparse()}, KIND, ["attn_bias", "strided", "sparse_coo"]),
     (bias(5, 5, dtype=torch.float8_e4m3fn), KIND, ["attn_bias", "float8_e4m3fn", "bfloat16"]),
