@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
+from ogive.errors import ArgumentTypeError
 from ogive.kernels import attention, compiled, edge_attention
 from ogive.kernels.checks import FAR
 from ogive.parts import Sizes, build, score_from
@@ -82,6 +84,22 @@ def test_the_module_refuses_memory_that_there_is_not():
     if compiled.binding == "exchange":
         with pytest.raises(ValueError, match="in memory"):
             compiled._native.run("baseline", "softmax", False, False, views, sizes, reals)
+
+
+def test_a_nested_tensor_of_four_axes_is_refused_by_name():
+    """It has no shape, which the short way would ask for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a prototype, torch says
+        nested = torch.nested.as_nested_tensor([torch.ones(2, 3, 4), torch.ones(2, 5, 4)])
+    for impl in ("native", "auto"):
+        with pytest.raises(ArgumentTypeError, match="nested"):
+            attention(nested, nested, nested, impl=impl)
+
+
+def test_edges_of_a_sparse_matrix_are_its_indices():
+    nodes = torch.ones(3, 1, 2)
+    with pytest.raises(ArgumentTypeError, match=r"sparse_coo.*indices\(\)"):
+        edge_attention(nodes, nodes, nodes, torch.eye(3, dtype=torch.int64).to_sparse())
 
 
 # --- positions beyond every length ----------------------------------------------------------------

@@ -40,6 +40,7 @@ def bias(*shape, **more):
     return {"attn_bias": tensor(*shape, **more)}
 
 
+RAGGED = torch.nested.as_nested_tensor([torch.ones(5, 4)], layout=torch.jagged)
 WRONG, KIND, IMPL = ArgumentError, ArgumentTypeError, ImplUnavailable
 CASES = [
     # (arguments, error, words that the message must hold: the argument, then what came)
@@ -62,7 +63,7 @@ CASES = [
     (v(dtype=torch.int32), KIND, ["value", "int32"]),
     ({"query": tensor(2, 2, 5, 4).to_sparse()}, KIND, ["query", "strided", "sparse_coo"]),
     ({"value": tensor(2, 2, 5, 4).to_mkldnn()}, KIND, ["value", "strided", "mkldnn"]),
-    ({"key": torch.nested.as_nested_tensor([tensor(5, 4)], layout=torch.jagged)}, KIND, ["key", "nested"]),
+    ({"key": RAGGED}, KIND, ["key", "nested"]),
     ({"attn_mask": tensor(5, 5).to_sparse()}, KIND, ["attn_mask", "strided", "sparse_coo"]),
     ({"attn_bias": tensor(5, 5).to_sparse()}, KIND, ["attn_bias", "strided", "sparse_coo"]),
     (bias(5, 5, dtype=torch.float8_e4m3fn), KIND, ["attn_bias", "float8_e4m3fn", "bfloat16"]),
