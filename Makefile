@@ -16,7 +16,7 @@ help:            ## list these commands
 
 setup: $(STAMP)  ## build .venv from nothing (PYTHON=, TORCH_INDEX= override)
 
-KERNELS := CMakeLists.txt $(wildcard src/ogive/kernels/csrc/*)
+KERNELS := CMakeLists.txt src/ogive/kernels/sources.py $(wildcard src/ogive/kernels/csrc/*)
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard scripts/*.sh) $(KERNELS)
 	@scripts/setup.sh

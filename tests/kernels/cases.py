@@ -264,7 +264,7 @@ def broken(call: Call, results: dict[str, dict[str, Tensor]]) -> list[str]:
     """What breaks R1 among results, given by the names of who found them."""
     truth, eager = theirs(call, torch.float64), theirs(call, call.case.dtype)
     nat, wider = naturals(call), None
-    if WIDER and call.case.dtype == torch.float64:
+    if WIDER:
         wider = cache(lambda: theirs_wider(call))
     lines = []
     for name, found in results.items():

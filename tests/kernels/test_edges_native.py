@@ -10,6 +10,7 @@ import torch
 
 from kernels import cases, graphs
 from kernels.graphs import graph_call, random_graph, shuffled_edges
+from kernels.wide import WIDER
 from ogive.errors import ImplUnavailable
 from ogive.kernels import (
     EdgeList,
@@ -62,6 +63,19 @@ def test_tanh_in_double_keeps_the_rule(instructions, monkeypatch):
     """Near one, tanh showed how e + 2 was rounded: 1.06 times what the rule allows."""
     monkeypatch.setattr(compiled, "instruction_set", instructions)
     assert not broken_by(2259, score="cosine", weight="tanh", dtype=torch.float64)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_the_slope_of_tanh_keeps_the_rule(instructions, monkeypatch):
+    """In double (1 + e)² showed twice how 1 + e was rounded: 1.17 times what the rule allows."""
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    assert not broken_by(1543, dtype=torch.float64)
+
+
+@pytest.mark.skipif(not WIDER, reason="long double is no wider than float64 here")
+def test_a_slope_that_float64_rounds_to_nothing():
+    """1 − tanh² is 0 in the oracle where it is 2e-18 in truth, in halves as in double."""
+    assert not broken_by(4_001_879)
 
 
 @pytest.mark.parametrize("instructions", SETS)

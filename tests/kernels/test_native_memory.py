@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels import children
 from kernels.cases import Case, build_call
 from kernels.test_t05_layouts import laid_out_call, lay, results
 from ogive.kernels import compiled
@@ -92,11 +93,7 @@ def at_the_end(tensor: Tensor) -> tuple[Tensor, mmap.mmap]:
     return flat.view(tensor.shape).copy_(tensor), memory
 
 
-# Children leave an editable installation's finder out, which would give them another checkout.
 EDGES = """
-import sys
-sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildInplaceFinder"]
-sys.path[:0] = {path!r}
 import torch
 from kernels import cases
 from kernels.cases import Case, build_call
@@ -126,7 +123,7 @@ print("held", done)
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are protected on Linux")
 def test_nothing_is_touched_beyond_the_end(count):
     """In a process of its own: a touch would end it."""
-    ran = _python(EDGES.format(path=[p for p in sys.path if p]))
+    ran = _python(children.here() + EDGES)
     assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr[-2000:]}"
     count("T18", int(ran.stdout.split("held ")[1]))
 
@@ -134,9 +131,7 @@ def test_nothing_is_touched_beyond_the_end(count):
 # --- processes --------------------------------------------------------------------------------
 
 AFTERWARDS = """
-import multiprocessing, sys
-sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildInplaceFinder"]
-sys.path[:0] = {path!r}
+import multiprocessing
 import torch
 from ogive.kernels import attention
 
@@ -158,8 +153,7 @@ if __name__ == "__main__":
 def test_processes_after_a_parallel_region(method, threads, tmp_path, count):
     """A forked child must say one thread: the pool of OpenMP does not outlive a fork."""
     script = tmp_path / "afterwards.py"
-    path = [p for p in sys.path if p]
-    script.write_text(AFTERWARDS.format(method=method, threads=threads, path=path))
+    script.write_text(children.here() + AFTERWARDS.format(method=method, threads=threads))
     ran = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, timeout=300, check=False
     )

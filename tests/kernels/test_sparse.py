@@ -81,6 +81,20 @@ def test_long_rows_with_ties_and_holes(weight, instructions, monkeypatch):
     assert not slopes[5].any()
 
 
+@pytest.mark.parametrize("instructions", SETS)
+def test_one_key_alone_weighs_one_backward(instructions, monkeypatch):
+    """The square showed twice how a threshold below −1 was rounded: 1.24 times what R1 allows."""
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    draw = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        for size in (1e-3, 0.1, 1, 30):
+            query, key = torch.randn(2, 1, 50, 1, 1, generator=draw, dtype=dtype) * size
+            value = torch.ones(1, 50, 1, 1, dtype=dtype, requires_grad=True)
+            out = attention(query, key, value, weight="entmax15", impl="native")
+            (grad,) = torch.autograd.grad(out.sum(), value)
+            assert torch.equal(grad, torch.ones_like(grad))
+
+
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_rows_sum_to_one_and_dropping_rescales(weight):
     scores = torch.randn(30, 300, generator=torch.Generator().manual_seed(1))

@@ -40,6 +40,7 @@ def bias(*shape, **more):
     return {"attn_bias": tensor(*shape, **more)}
 
 
+RAGGED = torch.nested.as_nested_tensor([torch.ones(5, 4)], layout=torch.jagged)
 WRONG, KIND, IMPL = ArgumentError, ArgumentTypeError, ImplUnavailable
 CASES = [
     # (arguments, error, words that the message must hold: the argument, then what came)
@@ -60,6 +61,14 @@ CASES = [
     (q(dtype=torch.complex64), KIND, ["query", "complex64"]),
     (k(dtype=torch.uint8), KIND, ["key", "uint8"]),
     (v(dtype=torch.int32), KIND, ["value", "int32"]),
+    ({"query": tensor(2, 2, 5, 4).to_sparse()}, KIND, ["query", "strided", "sparse_coo"]),
+    ({"value": tensor(2, 2, 5, 4).to_mkldnn()}, KIND, ["value", "strided", "mkldnn"]),
+    ({"key": RAGGED}, KIND, ["key", "nested"]),
+    ({"attn_mask": tensor(5, 5).to_sparse()}, KIND, ["attn_mask", "strided", "sparse_coo"]),
+    ({"attn_bias": tensor(5, 5).to_sparse()}, KIND, ["attn_bias", "strided", "sparse_coo"]),
+    (bias(5, 5, dtype=torch.float8_e4m3fn), KIND, ["attn_bias", "float8_e4m3fn", "bfloat16"]),
+    (mask(5, 5, dtype=torch.float8_e5m2), KIND, ["attn_mask", "float8_e5m2", "bfloat16"]),
+    (q(dtype=torch.float8_e4m3fn), KIND, ["query", "float8_e4m3fn", "bfloat16"]),
     (k(dtype=torch.float64), KIND, ["key", "float64", "float32"]),
     (k(dtype=torch.float16), KIND, ["key", "float16", "float32"]),
     (v(dtype=torch.bfloat16), KIND, ["value", "bfloat16", "float32"]),

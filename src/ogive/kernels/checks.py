@@ -11,6 +11,9 @@ from torch import Tensor
 from ogive.errors import ArgumentError, ArgumentTypeError
 from ogive.kernels.visible import Window
 
+FAR = 2**60
+"""An offset or a window beyond every length: what lies further is as far, and no sum overflows."""
+
 
 def check_tensors(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
     """Raise unless the three tensors fit each other as (batch, heads, length, width)."""
@@ -18,6 +21,7 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
             raise ArgumentTypeError(f"{name} takes a tensor, not {type(tensor).__name__}")
+        _check_dense(name, tensor)
         if tensor.dim() != 4:
             raise ArgumentError(
                 f"{name} takes 4 axes (batch, heads, length, width), not {tensor.dim()}: "
@@ -25,6 +29,7 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
             )
         if not tensor.is_floating_point():
             raise ArgumentTypeError(f"{name} takes a floating-point tensor, not {tensor.dtype}")
+        _check_width(name, tensor)
     for name in ("key", "value"):
         tensor = named[name]
         if tensor.dtype != query.dtype:
@@ -36,6 +41,24 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
                 f"{name} is on {tensor.device}, but query is on {query.device}: they must agree"
             )
     _check_sizes(query, key, value, enable_gqa)
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested:
+        raise ArgumentTypeError(
+            f"{name} takes a dense tensor, not a nested one: pad it, and hide the padding with "
+            "attn_mask"
+        )
+    if tensor.layout != torch.strided:
+        raise ArgumentTypeError(f"{name} takes a strided tensor, not {tensor.layout}: to_dense()")
+
+
+def _check_width(name: str, tensor: Tensor) -> None:
+    """torch itself has no arithmetic in eight bits."""
+    if tensor.is_floating_point() and tensor.element_size() < 2:
+        raise ArgumentTypeError(
+            f"{name} takes float64, float32, bfloat16 or float16, not {tensor.dtype}"
+        )
 
 
 def _check_sizes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
@@ -62,6 +85,8 @@ def _check_sizes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) ->
 
 def check_pairwise(name: str, tensor: Tensor, query: Tensor, keys: int) -> None:
     """Raise unless `tensor` broadcasts to (batch, heads, queries, keys) on the query's device."""
+    _check_dense(name, tensor)
+    _check_width(name, tensor)
     full = (*query.shape[:3], keys)
     fits = tensor.dim() <= 4 and all(
         size in (1, wanted)
@@ -122,6 +147,8 @@ def check_alignment(
         raise ArgumentTypeError(
             f"q_offset takes a whole number or a tensor (batch,), not {q_offset!r}"
         )
+    if isinstance(q_offset, int):
+        return max(-2 * FAR, min(q_offset, 2 * FAR))
     return q_offset  # type: ignore[return-value]
 
 
@@ -138,11 +165,11 @@ def _check_offsets(offsets: Tensor, query: Tensor) -> Tensor:
             f"q_offset takes one number or one for each of {query.shape[0]} in the batch, "
             f"not shape {tuple(offsets.shape)}"
         )
-    return offsets
+    return offsets.clamp(-2 * FAR, 2 * FAR) if offsets.dtype == torch.int64 else offsets
 
 
 def check_window(window: object) -> Window:
-    """(left, right), None for no limit; −1 is no limit too, as in flash attention."""
+    """(left, right), None for no limit; so are FAR and more, and −1, as in flash attention."""
     if window is None:
         return (None, None)
     if not isinstance(window, tuple | list) or len(window) != 2:
@@ -157,7 +184,8 @@ def check_window(window: object) -> Window:
             raise ArgumentError(
                 f"window_size takes numbers from 0 (−1 or None: no limit), not {side}"
             )
-        sides.append(None if side == -1 else cast(int | None, side))
+        endless = side == -1 or (isinstance(side, int) and side >= FAR)
+        sides.append(None if endless else cast(int | None, side))
     return (sides[0], sides[1])
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ogive.kernels.sources import fingerprint
+
 if TYPE_CHECKING:
     from ogive.kernels.dense import Dense
     from ogive.kernels.reassociated import Reassociated
@@ -37,15 +39,29 @@ def _bind(module: Any) -> str:
     return "exchange"
 
 
+def _stale(module: Any) -> str | None:
+    """Why a module does not belong to the Python beside it, or None where it does."""
+    here, there = fingerprint(), getattr(module, "sources", None)
+    if here in (None, there):
+        return None
+    return (
+        "the compiled kernels are of another version than the Python beside them "
+        f"({module.__file__} was compiled from other sources): in a checkout run make setup, "
+        "elsewhere install Ogive again"
+    )
+
+
 try:
     _native: Any = importlib.import_module("ogive.kernels._native")
-    instruction_set = _native.supported()[-1]
-    binding = _bind(_native)
+    missing = _stale(_native)
 except ImportError as error:
     missing = (
         f"this installation has no compiled kernels ({error}); "
         "installing Ogive where there is a C++20 compiler makes them"
     )
+if missing is None:
+    instruction_set = _native.supported()[-1]
+    binding = _bind(_native)
 
 
 def supported() -> list[str]:

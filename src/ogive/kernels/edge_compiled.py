@@ -35,7 +35,7 @@ def sort_edges(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:
 
 def all_within(tensor: Tensor, limit: float) -> bool:
     """Whether every number is finite and no larger than the limit; float32 and float64."""
-    if compiled.missing or not tensor.is_contiguous():
+    if compiled.missing or not tensor.is_contiguous() or tensor._is_zerotensor():
         return bool((tensor.abs() <= limit).all())
     wide = tensor.dtype == torch.float64
     return compiled._native.all_within(

@@ -172,6 +172,11 @@ def _checked(edge_index: object) -> Tensor:
         raise ArgumentTypeError(
             f"edge_index takes a tensor or an EdgeList, not {type(edge_index).__name__}"
         )
+    if edge_index.layout != torch.strided:
+        raise ArgumentTypeError(
+            f"edge_index takes a strided tensor, not {edge_index.layout}; the edges of a sparse "
+            "matrix are its indices()"
+        )
     whole = not (edge_index.is_floating_point() or edge_index.is_complex())
     if not whole or edge_index.dtype == torch.bool:
         raise ArgumentTypeError(f"edge_index takes whole numbers (int64), not {edge_index.dtype}")

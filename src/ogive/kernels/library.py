@@ -118,14 +118,20 @@ def direct(*tensors: Tensor | None) -> bool:
     """Whether the kernels may be called without torch's dispatcher: plain tensors, nothing traced.
 
     The dispatcher costs more than a small call computes. Tensors of other classes, modes that
-    watch operators, transforms, torch.compile and lazily negated tensors need it.
+    watch operators, transforms, torch.compile, lazily negated or nested tensors and zeros
+    that are held nowhere need it.
     """
     if torch.compiler.is_compiling() or finite.transforming() or _watched():
         return False
     for tensor in tensors:  # a generator costs as much as the rest of this function
-        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_neg()):
+        if tensor is not None and (type(tensor) not in _PLAIN or not _held(tensor)):
             return False
     return True
+
+
+def _held(tensor: Tensor) -> bool:
+    """Whether the numbers of a tensor are those that its memory holds."""
+    return not (tensor.is_neg() or tensor.is_nested or tensor._is_zerotensor())
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)

@@ -84,8 +84,6 @@ def lacks(call: Call) -> str | None:
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"they have no {call.query.dtype}"
-    if any(t.layout != torch.strided for t in (call.query, call.key, call.value)):
-        return "they read strided tensors alone"
     if call.aux is not None and statistics.lacks():
         return statistics.lacks()
     if finite.transforming():
@@ -166,7 +164,7 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
                 query,
                 key,
                 value,
-                constant=_constant(call, dtype),
+                constant=constant_of(call, dtype),
                 bias=_four_axes(bias),
                 vectors=vectors,
                 parameter=_parameter(score, dtype),
@@ -236,7 +234,7 @@ def _offsets(call: Call) -> Tensor:
     return offset.to(torch.int64).expand(call.query.shape[0])
 
 
-def _constant(call: Call, dtype: torch.dtype) -> Tensor | None:
+def constant_of(call: Call, dtype: torch.dtype) -> Tensor | None:
     """The weight function's number for each row (b, h, i), or the sink's logit, or None."""
     weight, query = call.weight, call.query
     if isinstance(weight, weights.Sink):

@@ -122,7 +122,7 @@ def learn(call: Call) -> None:
     curve = native.curve_of(weight)
     if curve is not None:
         dtype = torch.promote_types(query.dtype, torch.float32)
-        plan = Plan(curve, native._constant(call, dtype), curve in dense.SHARING)
+        plan = Plan(curve, native.constant_of(call, dtype), curve in dense.SHARING)
         held = [getattr(weight, name) for name in _HOLDS[type(weight)]]
         form = (type(weight), *held, call.visibility.is_causal)
         _plans[(*form, query.shape[-2], key.shape[-2], query.dtype)] = plan

@@ -96,6 +96,12 @@ template <class T>
 void add_bias_gradient_of_tile(const Problem& p, const Place& at, const T* grads) {
   constexpr int W = Lanes<T>::count;
   const int64_t columns = std::min(at.columns, p.queries - at.start);
+  if (p.grad_bias.stride[2] == 0) {  // queries meet in one place: each key's are summed first
+    for (int64_t r = 0; r < at.rows; ++r)
+      take_bias_gradient<T>(p, p.grad_bias.at<T>(at.b, at.h, 0, at.first + r), 0, {0, columns},
+                            grads + r * kSpan);
+    return;
+  }
   for (int64_t k = 0; k < columns; k += W)
     for (int64_t r = 0; r < at.rows; r += W) {
       Vec<T> block[W];

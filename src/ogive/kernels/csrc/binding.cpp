@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -15,6 +16,8 @@
 #include "table.h"
 
 namespace nb = nanobind;
+
+extern const char* const ogive_sources;  // in a file that CMake makes
 
 namespace ogive {
 
@@ -75,6 +78,13 @@ void read_views(nb::tuple tensors, Problem& p) {
   for (int v = 0; v < kViews; ++v) *all[v] = view_of(tensors[v]);
 }
 
+// Expanded keys may be more than any memory: what a thread holds of a head must be countable.
+void must_fit(const Problem& p) {
+  const double longest = double(std::max(p.queries, p.keys)), group = double(p.heads) / p.shared;
+  if (longest * double(std::max(p.width, p.value_width) + 64) * group > 0x1p50)
+    throw std::bad_alloc();
+}
+
 // A second thread is worth its waking from about a tenth of a millisecond of work on.
 void limit_threads(Problem& p) {
   const double pairs = double(p.batch) * p.heads * p.queries * p.keys;
@@ -90,6 +100,7 @@ bool run(const std::string& isa, const std::string& name, bool wide, bool back, 
   read_sizes(sizes, problem);
   read_reals(reals, problem);
   read_views(tensors, problem);
+  must_fit(problem);
   limit_threads(problem);
   bool wild = false;
   problem.wild = &wild;
@@ -135,6 +146,7 @@ struct Plain {
     p.query = q.view, p.key = k.view, p.value = v.view, p.out = o.view;
     p.constant = view_of(constant);
     wide = q.bits == 64;
+    must_fit(p);
     limit_threads(p);
   }
 };
@@ -212,6 +224,7 @@ NB_MODULE(_native, m) {
   m.def("multiply_adds", &ogive::multiply_adds);
   m.def("names", &ogive::names);
   m.def("supported", &ogive::supported);
+  m.attr("sources") = ogive_sources;
   ogive::bind_linear(m);
   ogive::bind_maps(m);
   ogive::bind_edges(m);

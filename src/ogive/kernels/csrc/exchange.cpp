@@ -66,6 +66,9 @@ bool look(nb::handle object, Seen& seen) {
     return false;
   }
   if (tensor.axes > 4) return false;
+  bool empty = false;
+  for (int axis = 0; axis < tensor.axes; ++axis) empty = empty || !tensor.shape[axis];
+  if (!tensor.data && !empty) return false;  // zeros that torch holds nowhere
   const DataType type = tensor.type;
   seen.bits = type.bits;
   seen.real = (type.code == kReal && (type.bits == 16 || type.bits == 32 || type.bits == 64)) ||
@@ -87,7 +90,7 @@ View view_of(nb::handle tensor) {
   if (nb::isinstance<nb::tuple>(tensor)) return from_numbers(nb::borrow<nb::tuple>(tensor));
   Seen seen;
   if (!look(tensor, seen) || !seen.on_cpu)
-    throw std::invalid_argument("the kernels take tensors of a CPU with at most 4 axes");
+    throw std::invalid_argument("the kernels take tensors in memory of a CPU with at most 4 axes");
   return seen.view;
 }
 

@@ -109,7 +109,11 @@ T weigh_row(T* row, int64_t n, T* some) {
     const Vec<T> gap = load<T>(row + k) - T(found);
     store<T>(row + k, Shape::template weight<T>(gap > T(0) ? gap : Vec<T>{}));
   }
-  const T kept = T(double(top) * Shape::factor + found), under = top * factor;
+  const T under = top * factor;
+  T kept = T(double(top) * Shape::factor + found);
+  // A square shows twice how its threshold was rounded; one key alone weighs 1 all the same.
+  if (Shape::squares && found == -1 && under - kept < T(1))
+    kept = std::nextafter(kept, kNothing<T>);
   return kept < under ? kept : std::nextafter(under, kNothing<T>);
 }
 

@@ -14,6 +14,7 @@ namespace ogive::OGIVE_ISA {
 // w = max(s − τ, 0).
 struct SparsemaxShape {
   static constexpr double factor = 1;  // of the scores before the threshold
+  static constexpr bool squares = false;
 
   // The threshold of z[0, n), all above top − 1 = −1; z is used up.
   template <class T>
@@ -40,6 +41,7 @@ struct SparsemaxShape {
 // w = max(s/2 − τ, 0)².
 struct Entmax15Shape {
   static constexpr double factor = 0.5;
+  static constexpr bool squares = true;
 
   template <class T>
   static double threshold(T* z, int64_t n) {

@@ -42,13 +42,23 @@ void unsquash(int64_t n, const T* slopes, T* grads) {
     store<T>(grads + k, load<T>(grads + k) * load<T>(slopes + k));
 }
 
-// Numbers of the bias's gradient, `apart` from one another, take those of one row of a tile.
+// Numbers of a bias's gradient, `apart` from one another, take one row of ∂/∂scores. What meets in
+// one place is summed first: a sum of sums rounds less than one long sum.
 template <class T>
 void take_bias_gradient(const Problem& p, T* to, int64_t apart, Span seen, const T* grads) {
-  if (p.bias_once)
-    for (int64_t k = seen.low; k < seen.high; ++k) to[k * apart] = grads[k];
-  else
-    for (int64_t k = seen.low; k < seen.high; ++k) to[k * apart] += grads[k];
+  if (apart) {
+    for (int64_t k = seen.low; k < seen.high; ++k)
+      to[k * apart] = p.bias_once ? grads[k] : to[k * apart] + grads[k];
+    return;
+  }
+  constexpr int W = Lanes<T>::count;
+  Vec<T> sums{};
+  T rest = 0;
+  int64_t k = seen.low;
+  for (; k + W <= seen.high; k += W) sums += load<T>(grads + k);
+  for (; k < seen.high; ++k) rest += grads[k];
+  const T all = sum<T>(sums) + rest;
+  *to = p.bias_once ? all : *to + all;
 }
 
 }  // namespace ogive::OGIVE_ISA
