@@ -269,7 +269,7 @@ def test_opcheck(call, monkeypatch, count):
     grad = torch.ones_like(torch.ops.ogive_edges.forward(*inputs))
     needs = [getattr(seen[0], name) is not None for name in edge_segments.GRADED]
     needs[edge_segments.GRADED.index("constant")] &= call[1] == "sink"
-    checked = torch.library.opcheck(torch.ops.ogive_edges.backward.default, (grad, needs, *inputs))
+    checked = torch.library.opcheck(torch.ops.ogive_edges.backward.default, (grad, needs, 0, *inputs))
     assert set(checked.values()) == {"SUCCESS"}
     count("T12 edges", 2)
 

@@ -47,6 +47,8 @@ _EDGE_ROWS = [
     "query",
     "key",
     "value",
+    "query_weight",
+    "key_weight",
     "out",
     "constant",
     "bias",
@@ -58,6 +60,8 @@ _EDGE_ROWS = [
     "grad_bias",
     "grad_vectors",
     "grad_constant",
+    "grad_query_weight",
+    "grad_key_weight",
     "weights",
     "slopes",
 ]
@@ -86,7 +90,15 @@ def run_edges(call: Segments, more: dict[str, Tensor], back: bool = False) -> No
         numbers += _node_view(name, tensor)
     reals = [call.scale, call.cap, call.act_constant, call.dropout]
     wide = query.dtype == torch.float64
-    compiled._native.run_edges(compiled.instruction_set, call.curve, wide, back, numbers, reals)
+    compiled._native.run_edges(_instructions(call), call.curve, wide, back, numbers, reals)
+
+
+def _instructions(call: Segments) -> str:
+    """The instruction set whose vectors a head's features fill; AVX-512 holds 16, AVX2 8."""
+    best = compiled.instruction_set
+    lanes = 8 if call.query.dtype == torch.float64 else 16
+    half = any(0 < n % lanes <= lanes // 2 for n in (call.key.shape[2], call.value.shape[2]))
+    return "avx2" if best == "avx512" and half else best
 
 
 def _features_together(tensor: Tensor | None) -> Tensor | None:

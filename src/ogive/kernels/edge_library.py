@@ -14,14 +14,16 @@ from ogive.kernels.graphed import graphed, told_apart
 _LIBRARY = torch.library.Library("ogive_edges", "DEF")
 _INPUTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? constant, Tensor? bias, Tensor? vectors, "
+    "Tensor? query_weight, Tensor? key_weight, "
     "Tensor target_start, Tensor order, Tensor source, Tensor source_start, Tensor by_source, "
     "Tensor target, Tensor? seed, str score, str curve, str act, float act_constant, "
     "float scale, float cap, float dropout"
 )
-_TENSORS = 13
+_TENSORS = 15
 _LIBRARY.define(f"forward({_INPUTS}) -> Tensor")
 _LIBRARY.define(
-    f"backward(Tensor grad_out, bool[] needs, {_INPUTS}) -> ({', '.join(['Tensor'] * len(GRADED))})"
+    f"backward(Tensor grad_out, bool[] needs, int joined, {_INPUTS}) "
+    f"-> ({', '.join(['Tensor'] * len(GRADED))})"
 )
 
 
@@ -29,8 +31,10 @@ def _forward(*inputs: Any) -> Tensor:
     return edge_segments.forward(Segments(*inputs))
 
 
-def _backward(grad_out: Tensor, needs: list[bool], *inputs: Any) -> tuple[Tensor, ...]:
-    return edge_segments.backward(Segments(*inputs), grad_out, tuple(needs))
+def _backward(
+    grad_out: Tensor, needs: list[bool], joined: int, *inputs: Any
+) -> tuple[Tensor, ...]:
+    return edge_segments.backward(Segments(*inputs), grad_out, tuple(needs), joined)
 
 
 def _forward_shape(*inputs: Any) -> Tensor:
@@ -38,11 +42,12 @@ def _forward_shape(*inputs: Any) -> Tensor:
     return call.query.new_empty((*call.query.shape[:2], call.value.shape[-1]))
 
 
-def _backward_shapes(grad_out: Tensor, needs: list[bool], *inputs: Any) -> tuple[Tensor, ...]:
+def _backward_shapes(
+    grad_out: Tensor, needs: list[bool], joined: int, *inputs: Any
+) -> tuple[Tensor, ...]:
     call = Segments(*inputs)
-    always = {"query", "key", "value"} | ({"vectors"} if call.vectors is not None else set())
     return tuple(
-        call.query.new_empty(getattr(call, name).shape if need or name in always else (0,))
+        call.query.new_empty(getattr(call, name).shape if need else (0,))
         for name, need in zip(GRADED, needs, strict=True)
     )
 
@@ -62,6 +67,7 @@ class EdgeFunction(torch.autograd.Function):
         out = torch.ops.ogive_edges.forward(*inputs)
         ctx.save_for_backward(*inputs[:_TENSORS])
         ctx.numbers = inputs[_TENSORS:]
+        ctx.joined = edge_segments.joined(Segments(*inputs))
         return out
 
     @staticmethod
@@ -74,7 +80,9 @@ class EdgeFunction(torch.autograd.Function):
                 again = edge_segments.definition(Segments(*tensors, *ctx.numbers))
             grads = graphed(again, tensors, needs, grad_out, unused_are_zero=True)
         else:
-            grads = torch.ops.ogive_edges.backward(grad_out, needs, *tensors, *ctx.numbers)
+            joined = ctx.joined if needs[2] else 0
+            needs[2 - joined : 2] = [False] * joined  # queries and keys that are the values
+            grads = torch.ops.ogive_edges.backward(grad_out, needs, joined, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - len(GRADED)))
 
