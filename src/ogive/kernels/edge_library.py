@@ -10,6 +10,7 @@ from torch import Tensor
 from ogive.kernels import edge_segments
 from ogive.kernels.edge_segments import GRADED, Segments
 from ogive.kernels.graphed import graphed, told_apart
+from ogive.kernels.library import direct, lone
 
 _LIBRARY = torch.library.Library("ogive_edges", "DEF")
 _INPUTS = (
@@ -64,7 +65,8 @@ class EdgeFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         """The output (t, h, v)."""
-        out = torch.ops.ogive_edges.forward(*inputs)
+        run = _forward if direct(*inputs[:_TENSORS]) else torch.ops.ogive_edges.forward
+        out = run(*inputs)
         ctx.save_for_backward(*inputs[:_TENSORS])
         ctx.numbers = inputs[_TENSORS:]
         ctx.joined = edge_segments.joined(Segments(*inputs))
@@ -82,12 +84,19 @@ class EdgeFunction(torch.autograd.Function):
         else:
             joined = ctx.joined if needs[2] else 0
             needs[2 - joined : 2] = [False] * joined  # queries and keys that are the values
-            grads = torch.ops.ogive_edges.backward(grad_out, needs, joined, *tensors, *ctx.numbers)
+            plain = direct(grad_out, *tensors) and lone(grad_out)
+            run = _backward if plain else torch.ops.ogive_edges.backward
+            grads = run(grad_out, needs, joined, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - len(GRADED)))
 
 
 def apply(call: Segments) -> Tensor:
     """The output of attention over edges, differentiable."""
-    query, key, value, *others = vars(call).values()
-    return EdgeFunction.apply(*told_apart(query, key, value), *others)  # type: ignore[return-value]
+    inputs = tuple(vars(call).values())
+    tensors = inputs[:_TENSORS]
+    if direct(*tensors) and not (
+        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    ):
+        return edge_segments.forward(call)
+    return EdgeFunction.apply(*told_apart(*inputs[:3]), *inputs[3:])  # type: ignore[return-value]
