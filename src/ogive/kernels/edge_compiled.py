@@ -36,7 +36,11 @@ def sort_edges(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:
 def all_within(tensor: Tensor, limit: float) -> bool:
     """Whether every number is finite and no larger than the limit."""
     wide = tensor.dtype == torch.float64
-    if compiled.missing or not tensor.is_contiguous() or not (wide or tensor.dtype == torch.float32):
+    if (
+        compiled.missing
+        or not tensor.is_contiguous()
+        or not (wide or tensor.dtype == torch.float32)
+    ):
         return bool((tensor.abs() <= limit).all())
     return compiled._native.all_within(
         compiled.instruction_set, tensor.data_ptr(), tensor.numel(), wide, limit

@@ -32,9 +32,7 @@ def _forward(*inputs: Any) -> Tensor:
     return edge_segments.forward(Segments(*inputs))
 
 
-def _backward(
-    grad_out: Tensor, needs: list[bool], joined: int, *inputs: Any
-) -> tuple[Tensor, ...]:
+def _backward(grad_out: Tensor, needs: list[bool], joined: int, *inputs: Any) -> tuple[Tensor, ...]:
     return edge_segments.backward(Segments(*inputs), grad_out, tuple(needs), joined)
 
 

@@ -120,8 +120,9 @@ def _reduced(
 ) -> tuple[Tensor, Tensor, Tensor | None, float]:
     """query, key, vectors and scale of the dot product or additive score that a score comes to.
 
-    gat is additive in one feature, which the kernels make of rows and vectors, under the vector 1.
-    What learns from all nodes at once (a gain, a matrix) must not meet what nodes without edges hold.
+    gat is additive in one feature, made by the kernels of rows and vectors, under the vector 1.
+    What learns from all nodes at once (a gain, a matrix) must not meet what nodes without edges
+    hold.
     """
     scale = float(score.resolve_scale(query.shape[-1], call.scale))
     dtype = query.dtype

@@ -38,7 +38,7 @@ class Segments:
         constant: (1 or t, 1 or h): c of an elementwise curve, or a sink's logit, or None.
         bias: (sorted edges, 1 or h), added to the scores, −∞ hides; or None.
         vectors: (h, d) of an additive score Σ_d v_d act(q_d + k_d), scale included, or None.
-        query_weight, key_weight: (h, d) of GAT, whose q and k are Σ_d w_d x_d of the rows given, one
+        query_weight, key_weight: (h, d) of GAT, whose q and k are Σ_d w_d x_d of the rows: one
             number a head; vectors are then (h, 1). None: the rows themselves.
         target_start, order, source, source_start, by_source, target: of an `EdgeList`.
         seed: int64 (), of dropout; None without.
@@ -227,7 +227,8 @@ def run_backward(
 ) -> tuple[Tensor, ...]:
     """The compiled backward pass: between its two passes it holds two numbers an edge and head."""
     query, heads, edges = call.query, call.query.shape[1], len(call.order)
-    shapes = {name: getattr(call, name).shape for name, need in zip(GRADED, needs, strict=True) if need}
+    asked = [name for name, need in zip(GRADED, needs, strict=True) if need]
+    shapes = {name: tuple(getattr(call, name).shape) for name in asked}
     if "bias" in shapes:
         shapes["bias"] = (edges, heads)
     if "constant" in shapes:
