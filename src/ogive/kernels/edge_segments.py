@@ -125,7 +125,7 @@ def _dense(call: Segments, rows: Tensor, places: Tensor, stay: Tensor | None) ->
         own = call.constant.shape[0] > 1 or len(call.query) == 1
         constant = (call.constant[rows] if own else call.constant).unsqueeze(-1)
     query, key = call.query[rows], call.key[source]
-    if call.query_weight is not None:
+    if call.query_weight is not None and call.key_weight is not None:
         query = (query * call.query_weight).sum(-1, keepdim=True)
         key = (key * call.key_weight).sum(-1, keepdim=True)
     return dense.Dense(
