@@ -265,6 +265,89 @@ def test_sorting_by_torch_is_the_same(monkeypatch):
         assert torch.equal(getattr(compiled_one, name), tensor), name
 
 
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("heads", [1, 2, 4, 5, 8, 12, 17])
+def test_any_number_of_heads(heads, instructions, monkeypatch, count):
+    """Heads share vectors, alone or with other edges, and leave places of no head."""
+    monkeypatch.setattr(edge_compiled, "_instructions", lambda _: instructions)
+    plans = [
+        *(("gat", "softmax1", 8), ("gatv2", "sink", 16), ("dot", "entmax15", 5)),
+        *(("distance(power=1)", "softpick", 40), ("gat", "tanh", 24)),
+    ]
+    for seed, (score, weight, width) in enumerate(plans):
+        for dtype in (torch.float32, torch.float64):
+            more = {"score": score, "weight": weight, "width": width, "heads": heads}
+            assert not broken_by(41_000 + seed, dtype=dtype, queries=7, keys=11, **more), more
+    count("T1 edges", 2 * len(plans))
+
+
+def test_features_that_fill_half_a_vector_take_the_shorter_ones(monkeypatch):
+    seen = []
+    real = compiled._native
+
+    class Watch:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def run_edges(self, isa, *rest):
+            seen.append(isa)
+            real.run_edges("baseline", *rest)
+
+    monkeypatch.setattr(compiled, "_native", Watch())
+    monkeypatch.setattr(compiled, "instruction_set", "avx512")
+    monkeypatch.setattr(edge_compiled, "all_within", lambda tensor, limit: True)
+    for width in (8, 16, 12, 24):
+        nodes = torch.randn(5, 2, width)
+        edge_attention(nodes, nodes, nodes, torch.tensor([[0, 1], [2, 3]]), impl="native")
+    assert seen == ["avx2", "avx512", "avx512", "avx2"]
+
+
+@pytest.mark.parametrize("wild", [False, True])
+@pytest.mark.parametrize(("score", "shared"), [("gat", 3), ("gat", 2), ("gatv2", 2), ("dot", 3)])
+def test_one_tensor_in_several_places_gets_the_sum_of_their_gradients(score, shared, wild):
+    tensors, edges, made = example(score, "softmax", 9, torch.float64, targets=60)
+    nodes = tensors[1].detach().clone()
+    if wild:
+        nodes[7, 1, 2] = torch.inf
+    apart = [nodes.clone().requires_grad_() for _ in range(3)]
+    one = nodes.clone().requires_grad_()
+    given = [apart[0], one, one] if shared == 2 else [one] * 3
+    together = everything([*given], edges, made)
+    separate = everything(apart, edges, made)
+    sums = [separate[1 + k] for k in range(3)]
+    total = sums[1] + sums[2] + (sums[0] if shared == 3 else 0)
+    torch.testing.assert_close(together[0], separate[0], equal_nan=True)
+    torch.testing.assert_close(together[3], total, equal_nan=True)
+    for a, b in zip(together[4:], separate[4:], strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_a_gradient_alone_is_what_it_is_among_others(call, monkeypatch):
+    """And the kernels are given room for no other."""
+    tensors, edges, made = example(*call)
+    given, real = [], edge_compiled.run_edges
+
+    def watch(call, more, back=False):
+        if back:
+            given.append({name[5:] for name in more if name in GRADS and more[name].numel()})
+        real(call, more, back)
+
+    monkeypatch.setattr(edge_compiled, "run_edges", watch)
+    learned = [*made["score"].parameters(), *made["weight"].parameters()]
+    whole = everything(tensors, edges, made)[1:]
+    for k, leaf in enumerate([*tensors, *learned]):
+        for other in (*tensors, *learned):
+            other.requires_grad_(other is leaf)
+        out = edge_attention(*tensors, edges, impl="native", **made)
+        assert torch.equal(torch.autograd.grad(out.sin().sum(), leaf)[0], whole[k])
+        if k < 3 and call[0] not in ("cosine(learned=true)", "bilinear"):
+            assert given[-1] == {("query", "key", "value")[k]}
+
+
+GRADS = [f"grad_{name}" for name in edge_segments.GRADED]
+
+
 # --- operators --------------------------------------------------------------------------------
 
 
@@ -283,7 +366,8 @@ def test_opcheck(call, monkeypatch, count):
     grad = torch.ones_like(torch.ops.ogive_edges.forward(*inputs))
     needs = [getattr(seen[0], name) is not None for name in edge_segments.GRADED]
     needs[edge_segments.GRADED.index("constant")] &= call[1] == "sink"
-    checked = torch.library.opcheck(torch.ops.ogive_edges.backward.default, (grad, needs, *inputs))
+    given = (grad, needs, 0, *inputs)
+    checked = torch.library.opcheck(torch.ops.ogive_edges.backward.default, given)
     assert set(checked.values()) == {"SUCCESS"}
     count("T12 edges", 2)
 

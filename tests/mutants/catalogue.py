@@ -305,8 +305,8 @@ MUTANTS = [
     Mutant(
         "the last edge of a source is missing from its gradients",
         "csrc/edge_backward.h",
-        "const int64_t count = std::min(kGathered, p.source_start[j + 1] - e);",
-        "const int64_t count = std::min(kGathered, p.source_start[j + 1] - e - 1);",
+        "const int64_t count = std::min(kGathered, end - e);",
+        "const int64_t count = std::min(kGathered, end - e - 1);",
         EDGES,
     ),
     # --- NaN ---

@@ -34,10 +34,15 @@ def sort_edges(index: Tensor, sources: int, targets: int) -> tuple[Tensor, ...]:
 
 
 def all_within(tensor: Tensor, limit: float) -> bool:
-    """Whether every number is finite and no larger than the limit; float32 and float64."""
-    if compiled.missing or not tensor.is_contiguous() or tensor._is_zerotensor():
-        return bool((tensor.abs() <= limit).all())
+    """Whether every number is finite and no larger than the limit."""
     wide = tensor.dtype == torch.float64
+    if (
+        compiled.missing
+        or not tensor.is_contiguous()
+        or not (wide or tensor.dtype == torch.float32)
+        or tensor._is_zerotensor()
+    ):
+        return bool((tensor.abs() <= limit).all())
     return compiled._native.all_within(
         compiled.instruction_set, tensor.data_ptr(), tensor.numel(), wide, limit
     )
@@ -47,6 +52,8 @@ _EDGE_ROWS = [
     "query",
     "key",
     "value",
+    "query_weight",
+    "key_weight",
     "out",
     "constant",
     "bias",
@@ -58,6 +65,8 @@ _EDGE_ROWS = [
     "grad_bias",
     "grad_vectors",
     "grad_constant",
+    "grad_query_weight",
+    "grad_key_weight",
     "weights",
     "slopes",
 ]
@@ -82,11 +91,19 @@ def run_edges(call: Segments, more: dict[str, Tensor], back: bool = False) -> No
     numbers += [tensor.data_ptr() for tensor in (*lists, call.target)]
     rows: dict[str, Tensor | None] = {**vars(call), **more}
     held = [_features_together(rows.get(name)) for name in _EDGE_ROWS]
-    for name, tensor in zip(_EDGE_ROWS, held, strict=True):
-        numbers += _node_view(name, tensor)
+    for tensor in held:
+        numbers += _node_view(tensor)
     reals = [call.scale, call.cap, call.act_constant, call.dropout]
     wide = query.dtype == torch.float64
-    compiled._native.run_edges(compiled.instruction_set, call.curve, wide, back, numbers, reals)
+    compiled._native.run_edges(_instructions(call), call.curve, wide, back, numbers, reals)
+
+
+def _instructions(call: Segments) -> str:
+    """The instruction set whose vectors a head's features fill; AVX-512 holds 16, AVX2 8."""
+    best = compiled.instruction_set
+    lanes = 8 if call.query.dtype == torch.float64 else 16
+    half = any(0 < n % lanes <= lanes // 2 for n in (call.key.shape[2], call.value.shape[2]))
+    return "avx2" if best == "avx512" and half else best
 
 
 def _features_together(tensor: Tensor | None) -> Tensor | None:
@@ -95,9 +112,9 @@ def _features_together(tensor: Tensor | None) -> Tensor | None:
     return tensor.contiguous()
 
 
-def _node_view(name: str, tensor: Tensor | None) -> list[int]:
+def _node_view(tensor: Tensor | None) -> tuple[int, int, int]:
     """Address, and strides from node to node and head to head; 0 for an axis of one element."""
     if tensor is None or not tensor.numel():
-        return [0, 0, 0]
-    strides = [s if n > 1 else 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True)]
-    return [tensor.data_ptr(), strides[0], strides[1] if len(strides) > 1 else 0]
+        return 0, 0, 0
+    (nodes, heads), (node, head) = tensor.shape[:2], tensor.stride()[:2]
+    return tensor.data_ptr(), node if nodes > 1 else 0, head if heads > 1 else 0

@@ -10,18 +10,21 @@ from torch import Tensor
 from ogive.kernels import edge_segments
 from ogive.kernels.edge_segments import GRADED, Segments
 from ogive.kernels.graphed import graphed, told_apart
+from ogive.kernels.library import direct, lone
 
 _LIBRARY = torch.library.Library("ogive_edges", "DEF")
 _INPUTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? constant, Tensor? bias, Tensor? vectors, "
+    "Tensor? query_weight, Tensor? key_weight, "
     "Tensor target_start, Tensor order, Tensor source, Tensor source_start, Tensor by_source, "
     "Tensor target, Tensor? seed, str score, str curve, str act, float act_constant, "
     "float scale, float cap, float dropout"
 )
-_TENSORS = 13
+_TENSORS = 15
 _LIBRARY.define(f"forward({_INPUTS}) -> Tensor")
 _LIBRARY.define(
-    f"backward(Tensor grad_out, bool[] needs, {_INPUTS}) -> ({', '.join(['Tensor'] * len(GRADED))})"
+    f"backward(Tensor grad_out, bool[] needs, int joined, {_INPUTS}) "
+    f"-> ({', '.join(['Tensor'] * len(GRADED))})"
 )
 
 
@@ -29,8 +32,8 @@ def _forward(*inputs: Any) -> Tensor:
     return edge_segments.forward(Segments(*inputs))
 
 
-def _backward(grad_out: Tensor, needs: list[bool], *inputs: Any) -> tuple[Tensor, ...]:
-    return edge_segments.backward(Segments(*inputs), grad_out, tuple(needs))
+def _backward(grad_out: Tensor, needs: list[bool], joined: int, *inputs: Any) -> tuple[Tensor, ...]:
+    return edge_segments.backward(Segments(*inputs), grad_out, tuple(needs), joined)
 
 
 def _forward_shape(*inputs: Any) -> Tensor:
@@ -38,11 +41,12 @@ def _forward_shape(*inputs: Any) -> Tensor:
     return call.query.new_empty((*call.query.shape[:2], call.value.shape[-1]))
 
 
-def _backward_shapes(grad_out: Tensor, needs: list[bool], *inputs: Any) -> tuple[Tensor, ...]:
+def _backward_shapes(
+    grad_out: Tensor, needs: list[bool], joined: int, *inputs: Any
+) -> tuple[Tensor, ...]:
     call = Segments(*inputs)
-    always = {"query", "key", "value"} | ({"vectors"} if call.vectors is not None else set())
     return tuple(
-        call.query.new_empty(getattr(call, name).shape if need or name in always else (0,))
+        call.query.new_empty(getattr(call, name).shape if need else (0,))
         for name, need in zip(GRADED, needs, strict=True)
     )
 
@@ -59,9 +63,11 @@ class EdgeFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         """The output (t, h, v)."""
-        out = torch.ops.ogive_edges.forward(*inputs)
+        run = _forward if direct(*inputs[:_TENSORS]) else torch.ops.ogive_edges.forward
+        out = run(*inputs)
         ctx.save_for_backward(*inputs[:_TENSORS])
         ctx.numbers = inputs[_TENSORS:]
+        ctx.joined = edge_segments.joined(Segments(*inputs))
         return out
 
     @staticmethod
@@ -74,12 +80,21 @@ class EdgeFunction(torch.autograd.Function):
                 again = edge_segments.definition(Segments(*tensors, *ctx.numbers))
             grads = graphed(again, tensors, needs, grad_out, unused_are_zero=True)
         else:
-            grads = torch.ops.ogive_edges.backward(grad_out, needs, *tensors, *ctx.numbers)
+            joined = ctx.joined if needs[2] else 0
+            needs[2 - joined : 2] = [False] * joined  # queries and keys that are the values
+            plain = direct(grad_out, *tensors) and lone(grad_out)
+            run = _backward if plain else torch.ops.ogive_edges.backward
+            grads = run(grad_out, needs, joined, *tensors, *ctx.numbers)
         wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - len(GRADED)))
 
 
 def apply(call: Segments) -> Tensor:
     """The output of attention over edges, differentiable."""
-    query, key, value, *others = vars(call).values()
-    return EdgeFunction.apply(*told_apart(query, key, value), *others)  # type: ignore[return-value]
+    inputs = tuple(vars(call).values())
+    tensors = inputs[:_TENSORS]
+    if direct(*tensors) and not (
+        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    ):
+        return edge_segments.forward(call)
+    return EdgeFunction.apply(*told_apart(*inputs[:3]), *inputs[3:])  # type: ignore[return-value]

@@ -69,6 +69,7 @@ def native(call: EdgeCall) -> tuple[Tensor, None]:
         assert score is not None
         query, key, vectors, scale = _reduced(call, score, query, key)
         acts = isinstance(score, _SUMS)
+        of_query, of_key = _weights_of_rows(score, dtype)
         out = apply(
             Segments(
                 query,
@@ -77,6 +78,8 @@ def native(call: EdgeCall) -> tuple[Tensor, None]:
                 constant=_constant(call, bias, dtype),
                 bias=bias,
                 vectors=vectors,
+                query_weight=of_query,
+                key_weight=of_key,
                 target_start=edges.target_start,
                 order=edges.order,
                 source=edges.source,
@@ -117,8 +120,9 @@ def _reduced(
 ) -> tuple[Tensor, Tensor, Tensor | None, float]:
     """query, key, vectors and scale of the dot product or additive score that a score comes to.
 
-    gat is additive in one feature: a_q·q + a_k·k, under the vector 1. What learns from all nodes
-    at once (the vectors, a matrix) must not meet what nodes without edges hold.
+    gat is additive in one feature, made by the kernels of rows and vectors, under the vector 1.
+    What learns from all nodes at once (a gain, a matrix) must not meet what nodes without edges
+    hold.
     """
     scale = float(score.resolve_scale(query.shape[-1], call.scale))
     dtype = query.dtype
@@ -126,19 +130,23 @@ def _reduced(
         return query, key, score.weight.to(dtype) * scale, 1.0
     if type(score) in _PAIRS:
         return query, key, None, scale
+    if isinstance(score, scores.Gat):
+        return query, key, query.new_full((query.shape[1], 1), scale), 1.0
     # Contiguous, so that torch's products do not depend on where the numbers lie.
     query = _seen(query, call.edges.target_start).contiguous()
     key = _seen(key, call.edges.source_start).contiguous()
-    if isinstance(score, scores.Gat):
-        of_query = (query * score.query_weight.to(dtype)).sum(-1)
-        of_key = (key * score.key_weight.to(dtype)).sum(-1)
-        vectors = query.new_full((query.shape[1], 1), scale)
-        return of_query.unsqueeze(-1), of_key.unsqueeze(-1), vectors, 1.0
     if isinstance(score, scores.Cosine):
         gain = score.gain if score.weight is None else score.weight.to(dtype).view(1, -1, 1)
         return F.normalize(query, dim=-1) * gain, F.normalize(key, dim=-1), None, scale
     assert isinstance(score, scores.Bilinear)
     return torch.einsum("thd,hde->the", query, score.weight.to(dtype)), key, None, scale
+
+
+def _weights_of_rows(score: Score, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    """GAT's vectors for queries and for keys."""
+    if not isinstance(score, scores.Gat):
+        return None, None
+    return score.query_weight.to(dtype).contiguous(), score.key_weight.to(dtype).contiguous()
 
 
 def _seen(nodes: Tensor, start: Tensor) -> Tensor:

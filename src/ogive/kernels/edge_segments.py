@@ -16,7 +16,16 @@ from torch import Tensor
 from ogive.kernels import dense, edge_compiled, finite
 from ogive.kernels.dropout import kept
 
-GRADED = ("query", "key", "value", "constant", "bias", "vectors")
+GRADED = (
+    "query",
+    "key",
+    "value",
+    "constant",
+    "bias",
+    "vectors",
+    "query_weight",
+    "key_weight",
+)
 """The inputs that have gradients."""
 
 
@@ -29,6 +38,8 @@ class Segments:
         constant: (1 or t, 1 or h): c of an elementwise curve, or a sink's logit, or None.
         bias: (sorted edges, 1 or h), added to the scores, −∞ hides; or None.
         vectors: (h, d) of an additive score Σ_d v_d act(q_d + k_d), scale included, or None.
+        query_weight, key_weight: (h, d) of GAT, whose q and k are Σ_d w_d x_d of the rows: one
+            number a head; vectors are then (h, 1). None: the rows themselves.
         target_start, order, source, source_start, by_source, target: of an `EdgeList`.
         seed: int64 (), of dropout; None without.
         score: a name in `compiled.APART`, "" for dot products and additive scores.
@@ -45,6 +56,8 @@ class Segments:
     constant: Tensor | None
     bias: Tensor | None
     vectors: Tensor | None
+    query_weight: Tensor | None
+    key_weight: Tensor | None
     target_start: Tensor
     order: Tensor
     source: Tensor
@@ -111,9 +124,13 @@ def _dense(call: Segments, rows: Tensor, places: Tensor, stay: Tensor | None) ->
     if call.constant is not None:
         own = call.constant.shape[0] > 1 or len(call.query) == 1
         constant = (call.constant[rows] if own else call.constant).unsqueeze(-1)
+    query, key = call.query[rows], call.key[source]
+    if call.query_weight is not None and call.key_weight is not None:
+        query = (query * call.query_weight).sum(-1, keepdim=True)
+        key = (key * call.key_weight).sum(-1, keepdim=True)
     return dense.Dense(
-        call.query[rows].unsqueeze(2),
-        call.key[source].transpose(1, 2),
+        query.unsqueeze(2),
+        key.transpose(1, 2),
         value,
         constant=constant,
         bias=bias,
@@ -146,19 +163,35 @@ def forward(call: Segments) -> Tensor:
     return out
 
 
-def backward(call: Segments, grad_out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor, ...]:
-    """Gradients of the GRADED inputs, empty for those that `needs` leaves out."""
+def joined(call: Segments) -> int:
+    """Whose gradients are one sum with the values': 0 nobody's, 1 keys', 2 queries' too.
+
+    They are where one tensor is given for all; of queries GAT alone makes a sum.
+    """
+    if call.key is not call.value:
+        return 0
+    return 2 if call.query is call.key and call.query_weight is not None else 1
+
+
+def backward(
+    call: Segments, grad_out: Tensor, needs: tuple[bool, ...], joined: int
+) -> tuple[Tensor, ...]:
+    """Gradients of the GRADED inputs, empty for those that `needs` leaves out.
+
+    The gradient of values is that of keys and queries too, as far as they are `joined` to them.
+    """
     if _tame(call):
-        return run_backward(call, grad_out, needs)
+        return run_backward(call, grad_out, needs, joined)
     bad = wild_targets(call)
-    grads = run_backward(_tamed(call), grad_out.masked_fill(bad[:, None, None], 0), needs)
+    grads = run_backward(_tamed(call), grad_out.masked_fill(bad[:, None, None], 0), needs, joined)
     if not bad.any():
         return grads
     names = [name for name, need in zip(GRADED, needs, strict=True) if need]
     with torch.enable_grad():
         leaves = {name: getattr(call, name).detach().requires_grad_() for name in names}
+        same = dict.fromkeys(("key", "query")[:joined], leaves.get("value"))
         more = torch.autograd.grad(
-            definition(call.replaced(**leaves), bad),
+            definition(call.replaced(**leaves, **same), bad),
             list(leaves.values()),
             grad_out.masked_fill(~bad[:, None, None], 0),
             allow_unused=True,
@@ -189,20 +222,21 @@ def run_forward(call: Segments) -> Tensor:
     return out
 
 
-def run_backward(call: Segments, grad_out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor, ...]:
+def run_backward(
+    call: Segments, grad_out: Tensor, needs: tuple[bool, ...], joined: int
+) -> tuple[Tensor, ...]:
     """The compiled backward pass: between its two passes it holds two numbers an edge and head."""
     query, heads, edges = call.query, call.query.shape[1], len(call.order)
-    grads = {name: query.new_empty(0) for name in GRADED}
-    for name in ("query", "key", "value"):
-        grads[name] = query.new_empty(getattr(call, name).shape)
-    if needs[GRADED.index("bias")]:
-        grads["bias"] = query.new_empty(edges, heads)
-    if call.vectors is not None:
-        grads["vectors"] = query.new_empty(call.vectors.shape)
-    if needs[GRADED.index("constant")]:
-        grads["constant"] = query.new_empty(1, heads)  # of a sink, which targets share
+    asked = [name for name, need in zip(GRADED, needs, strict=True) if need]
+    shapes = {name: tuple(getattr(call, name).shape) for name in asked}
+    if "bias" in shapes:
+        shapes["bias"] = (edges, heads)
+    if "constant" in shapes:
+        shapes["constant"] = (1, heads)  # of a sink, which targets share
+    grads = {name: query.new_empty(shapes.get(name, 0)) for name in GRADED}
     between = query.new_empty(edges, 2, heads)  # side by side: the pass over sources reads both
     filled = {f"grad_{name}": grad for name, grad in grads.items()}
+    filled |= dict.fromkeys(("grad_key", "grad_query")[:joined], grads["value"])
     if grad_out.stride(-1) != 1:
         grad_out = grad_out.contiguous()
     edge_compiled.run_edges(
@@ -210,15 +244,15 @@ def run_backward(call: Segments, grad_out: Tensor, needs: tuple[bool, ...]) -> t
         {"grad_out": grad_out, **filled, "weights": between[:, 0], "slopes": between[:, 1]},
         back=True,
     )
-    if needs[GRADED.index("bias")]:
+    if "bias" in shapes:
         grads["bias"] = grads["bias"].sum_to_size(call.bias.shape)  # type: ignore[union-attr]
     return tuple(grads.values())
 
 
 def _tame(call: Segments) -> bool:
     limit = torch.finfo(call.query.dtype).max ** 0.5 / 4
-    inputs = (call.query, call.key, call.value)
-    if not all(edge_compiled.all_within(tensor, limit) for tensor in inputs):
+    inputs = {id(tensor): tensor for tensor in (call.query, call.key, call.value)}
+    if not all(edge_compiled.all_within(tensor, limit) for tensor in inputs.values()):
         return False
     most = torch.finfo(call.query.dtype).max
     return call.bias is None or bool((call.bias <= most).all())

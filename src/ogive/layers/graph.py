@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ogive.errors import ArgumentError, unknown
 from ogive.kernels import EdgeList, edge_attention, edge_impls
 from ogive.kernels.checks import check_dropout, check_flag
+from ogive.kernels.finite import may_look
 from ogive.layers import checks, graph_edges
 from ogive.layers.chain import Chain, install, plan, run, walk
 from ogive.parts.part import Sizes, build
@@ -208,7 +209,8 @@ class GraphAttention(nn.Module):
         """
         source = x if sources is None else sources
         checks.check_nodes("x", x, self.width, self)
-        checks.check_nodes("sources", source, self.source_width, self)
+        if source is not x or self.source_width != self.width:
+            checks.check_nodes("sources", source, self.source_width, self)
         features = graph_edges.check_features(edge_features, edge_index, self.edge_width)
         nodes = (source.shape[0], x.shape[0])
         listed, features = graph_edges.list_edges(edge_index, features, nodes, self.self_loops)
@@ -251,14 +253,22 @@ class GraphAttention(nn.Module):
 
     def _write(self, mixed: Tensor, x: Tensor) -> Tensor:
         """(targets, heads, v) combined, with bias and root, through the output chain."""
-        batched = x.unsqueeze(0)
+        batched, bias = x.unsqueeze(0), self.combined_bias
+        if bias is not None and self._takes_bias(mixed):
+            mixed, bias = mixed.add_(bias.unflatten(0, mixed.shape[1:])), None
         heads = run(self, self._mixed, mixed.unsqueeze(0), batched)
         combined = heads.flatten(2) if self.combine == "concat" else heads.mean(2)
         if self.root_proj is not None:
             combined = combined + self.root_proj(batched)
-        if self.combined_bias is not None:
-            combined = combined + self.combined_bias
+        if bias is not None:
+            combined = combined + bias
         return run(self, self._output, combined, batched).squeeze(2).squeeze(0)
+
+    def _takes_bias(self, mixed: Tensor) -> bool:
+        """Whether the bias may go into what attention gave, which spares a tensor of its size."""
+        plain = not self._mixed.maps and self.combine == "concat" and self.root_proj is None
+        bias = cast(Tensor, self.combined_bias)
+        return plain and mixed.dtype == bias.dtype and may_look(mixed, bias)
 
     def extra_repr(self) -> str:
         """Sizes and sites, as a reader would write them."""

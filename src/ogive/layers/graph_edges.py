@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ogive.errors import ArgumentError, ArgumentTypeError
-from ogive.kernels import EdgeList
-from ogive.kernels.finite import all_finite, may_look
+from ogive.kernels import EdgeList, edge_compiled
+from ogive.kernels.finite import may_look
 from ogive.parts.scores import Gat, Score, ScoreChain
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def seen(nodes: Tensor, *starts: Tensor) -> Tensor:
 
     What they hold goes nowhere, and so must not meet the gradient of a projection if it is NaN.
     """
-    if may_look(nodes) and all_finite(nodes):
+    if may_look(nodes) and edge_compiled.all_within(nodes, torch.finfo(nodes.dtype).max):
         return nodes
     edges = sum(start.diff() for start in starts)
     return nodes.masked_fill((edges == 0).unsqueeze(1), 0)  # type: ignore[union-attr]

@@ -33,7 +33,7 @@ const EdgeEntry& find(const std::string& isa, std::string_view name) {
   throw std::invalid_argument("no compiled weight function over edges: " + std::string(name));
 }
 
-constexpr int kNumbers = 11, kIndices = 6, kRows = 16, kReals = 4;
+constexpr int kNumbers = 11, kIndices = 6, kRows = 20, kReals = 4;
 
 EdgeProblem read(const std::vector<int64_t>& n, const std::vector<double>& reals) {
   if (n.size() != kNumbers + kIndices + 3 * kRows || reals.size() != kReals)
@@ -49,10 +49,12 @@ EdgeProblem read(const std::vector<int64_t>& n, const std::vector<double>& reals
   const int32_t** orders[] = {&p.order, &p.source, &p.by_source, &p.target};
   for (int i = 0; i < 4; ++i) *orders[i] = reinterpret_cast<const int32_t*>(from[2 + i]);
   from += kIndices;
-  EdgeRows* rows[kRows] = {&p.query,      &p.key,        &p.value,     &p.out,
-                           &p.constant,   &p.bias,       &p.vectors,   &p.grad_out,
-                           &p.grad_query, &p.grad_key,   &p.grad_value, &p.grad_bias,
-                           &p.grad_vectors, &p.grad_constant, &p.weights, &p.slopes};
+  EdgeRows* rows[kRows] = {
+      &p.query,      &p.key,           &p.value,           &p.query_weight,
+      &p.key_weight, &p.out,           &p.constant,        &p.bias,
+      &p.vectors,    &p.grad_out,      &p.grad_query,      &p.grad_key,
+      &p.grad_value, &p.grad_bias,     &p.grad_vectors,    &p.grad_constant,
+      &p.grad_query_weight, &p.grad_key_weight, &p.weights, &p.slopes};
   for (int r = 0; r < kRows; ++r, from += 3)
     *rows[r] = {reinterpret_cast<void*>(from[0]), from[1], from[2]};
   p.scale = reals[0];

@@ -33,11 +33,14 @@ struct EdgeProblem {
   const int32_t *source;           // of each sorted edge
   const int32_t *by_source, *target;  // sorted edges by source, and their targets
   EdgeRows query, key, value;      // (t, h, d), (s, h, d), (s, h, v)
+  EdgeRows query_weight, key_weight;  // (h, d) of GAT: rows are added as products with them
   EdgeRows out;                    // (t, h, v)
   EdgeRows constant;               // (t, h): c of the weight function, or the sink's logit
   EdgeRows bias;                   // (sorted edges, h), added to the scores
   EdgeRows vectors;                // (h, d) of an additive score: heads are its nodes
-  EdgeRows grad_out, grad_query, grad_key, grad_value;
+  EdgeRows grad_out;
+  EdgeRows grad_query, grad_key, grad_value;  // one memory for several: their sum; none: not asked
+  EdgeRows grad_query_weight, grad_key_weight;  // (h, d) contiguous
   EdgeRows grad_bias;              // (sorted edges, h)
   EdgeRows grad_vectors;           // (h, d) contiguous
   EdgeRows grad_constant;          // (h) contiguous: of a sink's logit

@@ -37,7 +37,7 @@ struct SoftmaxShape {
     return s;
   }
   template <class T>
-  static Share<T> share(Vec<T> s, T shift) {
+  static Share<T> share(Vec<T> s, Vec<T> shift) {
     const Vec<T> e = exp_below<T>(s - shift);
     return {e, e};
   }
@@ -62,7 +62,7 @@ struct CogShape {
     return s == kNothing<T> ? s : absolute<T>(s);
   }
   template <class T>
-  static Share<T> share(Vec<T> s, T shift) {
+  static Share<T> share(Vec<T> s, Vec<T> shift) {
     const Vec<T> e = exp_below<T>(size<T>(s) - shift);
     return {s == T(0) ? Vec<T>{} : with_sign_of<T>(e, s), e};
   }
@@ -90,7 +90,7 @@ struct SoftpickShape {
     return s;
   }
   template <class T>
-  static Share<T> share(Vec<T> s, T shift) {
+  static Share<T> share(Vec<T> s, Vec<T> shift) {
     const Vec<T> raised = s > T(0) ? s : Vec<T>{};
     const Vec<T> all = -expm1_negative<T>(-absolute<T>(s)) * exp_below<T>(raised - shift);
     const Vec<T> mass = s == kNothing<T> ? Vec<T>{} : all;
@@ -121,7 +121,7 @@ struct LinearShape {
     return Vec<T>{};
   }
   template <class T>
-  static Share<T> share(Vec<T> s, T) {
+  static Share<T> share(Vec<T> s, Vec<T>) {
     const Vec<T> seen = s == kNothing<T> ? Vec<T>{} : s;
     return {seen, seen};
   }

@@ -49,7 +49,7 @@ struct SharedRows {
     const T shift = now == kNothing<T> ? 0 : now;
     Vec<T> sums{};
     for (int64_t k = 0; k < row.n; k += Lanes<T>::count) {
-      const Share<T> one = Shape::template share<T>(load<T>(row.scores + k), shift);
+      const Share<T> one = Shape::template share<T>(load<T>(row.scores + k), splat<T>(shift));
       store<T>(row.scores + k, one.weight);
       sums += one.mass;
     }
