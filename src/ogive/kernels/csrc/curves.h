@@ -21,7 +21,7 @@ struct Sigmoid {  // σ(s + c)
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
     const Odds<T> o = odds<T>(s + c);
-    return {o.below, o.below * o.above};
+    return {o.below, o.slope};
   }
 };
 

@@ -198,17 +198,20 @@ inline Vec<T> expm1_negative(Vec<T> x) {
   return head * power + (power - T(1));
 }
 
-// 1 / (1 + e^−x) within 3 ulp, and its complement.
+// 1 / (1 + e^−x), its complement and their product, each within 2 ulp.
 template <class T>
 struct Odds {
-  Vec<T> below, above;  // σ(x), σ(−x)
+  Vec<T> below, above, slope;  // σ(x), σ(−x), σ(x) σ(−x)
 };
 
 template <class T>
 inline Odds<T> odds(Vec<T> x) {
   const Vec<T> e = exp_below<T>(-absolute<T>(x));
   const Vec<T> high = T(1) / (T(1) + e), low = e * high;  // both NaN where x is
-  return {x < T(0) ? low : high, x < T(0) ? high : low};
+  // The product shows twice how 1 + e was rounded: a step towards e / (1 + e)² takes that back.
+  const Vec<T> near = low * high, square = e * (e + T(2)) + T(1);
+  const Vec<T> slope = near + high * high * (e - square * near);
+  return {x < T(0) ? low : high, x < T(0) ? high : low, slope};
 }
 
 // σ(x) alone is 1 / (1 + e^−x): one division, no exchange of halves. Below the smallest normal
