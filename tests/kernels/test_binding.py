@@ -131,7 +131,7 @@ def test_a_torch_without_the_interface():
 
 def test_the_module_refuses_what_it_cannot_read():
     run, q = compiled._native.run, torch.randn(1, 1, 2, 2)
-    sizes, reals = (1, 1, 1, 2, 2, 2, 2, -1, -1, 1, 0, 0, 0), (1.0, 0.0, 0.0, 0.0)
+    sizes, reals = (1, 1, 1, 2, 2, 2, 2, -1, -1, 1, 0, 0, 0, 0), (1.0, 0.0, 0.0, 0.0)
     views = (q, q, q, torch.empty_like(q), *[None] * 13)
     assert run("baseline", "softmax", False, False, views, sizes, reals) is False
     wrong = [

@@ -80,7 +80,7 @@ def test_the_module_refuses_memory_that_there_is_not():
     """Also by itself: a null address is never read."""
     x = torch.ones(1, 1, 2, 2)
     views = (nowhere(x), x, x, torch.empty_like(x), *[None] * 13)
-    sizes, reals = (1, 1, 1, 2, 2, 2, 2, -1, -1, 1, 0, 0, 0), (1.0, 0.0, 0.0, 0.0)
+    sizes, reals = (1, 1, 1, 2, 2, 2, 2, -1, -1, 1, 0, 0, 0, 0), (1.0, 0.0, 0.0, 0.0)
     if compiled.binding == "exchange":
         with pytest.raises(ValueError, match="in memory"):
             compiled._native.run("baseline", "softmax", False, False, views, sizes, reals)

@@ -8,6 +8,7 @@ import torch
 from kernels import cases, oracle
 from kernels.cases import WEIGHTS, Case
 from kernels.rule import violations
+from ogive.kernels import attention, compiled
 
 ROWS = {
     "none": lambda i: torch.zeros_like(i, dtype=torch.bool),
@@ -65,4 +66,22 @@ def test_the_lowest_number_in_a_bias_is_a_number(impl, count):
     mean = call.inputs["value"].mean(-2, keepdim=True).expand_as(found["out"])
     torch.testing.assert_close(found["out"], mean)
     assert all(t.isfinite().all() for t in found.values())
+    count("T3", 1)
+
+
+@pytest.mark.skipif(compiled.missing is not None, reason="the kernels are not compiled")
+@pytest.mark.parametrize("isa", compiled.supported())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [3, 32, 70])
+def test_a_query_that_sees_one_key_gets_no_gradient(isa, dtype, width, monkeypatch, count):
+    """Its weight is 1 whatever the score: no difference of two sums may be left over."""
+    monkeypatch.setattr(compiled, "instruction_set", isa)
+    draw = torch.Generator().manual_seed(width)
+    shape = (2, 3, 5, width)
+    tensors = [torch.randn(shape, generator=draw, dtype=dtype).requires_grad_() for _ in range(3)]
+    out = attention(*tensors, attn_mask=torch.eye(5, dtype=torch.bool), impl="native")
+    grad = torch.randn(shape, generator=draw, dtype=dtype)
+    query, key, value = torch.autograd.grad(out, tensors, grad)
+    assert query.count_nonzero() == key.count_nonzero() == 0
+    assert torch.equal(value, grad)
     count("T3", 1)

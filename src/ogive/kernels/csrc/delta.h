@@ -1,34 +1,48 @@
 // delta_i = Σ_v grad_out_iv · out_iv, which every weight function that shares a row needs backward.
+//
+// It is summed in the order in which a product sums ∂/∂weight = Σ_v grad_out_iv · value_jv: a query
+// that sees one key, whose row of out is that key's value, gets no gradient at all from their
+// difference.
 #pragma once
 
 #include "pack.h"
 
 namespace ogive::OGIVE_ISA {
 
+// Those of queries i, i + 1, …, one a lane.
 template <class T, Kind K>
-T row_delta(const Problem& p, int64_t b, int64_t h, int64_t i) {
-  using Type = typename Stored<T, K>::Type;
-  const Type* out = p.out.at<const Type>(b, h, i);
-  const Type* grad = p.grad_out.at<const Type>(b, h, i);
-  const int64_t across = p.out.stride[3], along = p.grad_out.stride[3];
+Vec<T> deltas(const Problem& p, int64_t b, int64_t h, int64_t i) {
+  constexpr int W = Lanes<T>::count;
   Vec<T> sums{};
-  for (int64_t k = 0; k < p.value_width; k += Lanes<T>::count)
-    sums += load_some<T, K>(out + k * across, across, p.value_width - k) *
-            load_some<T, K>(grad + k * along, along, p.value_width - k);
-  return sum<T>(sums);
+  for (int64_t k = 0; k < p.value_width; k += W) {
+    Vec<T> out[W], grad[W];
+    const auto read = [&](const View& view, int64_t r) {
+      if (i + r >= p.queries) return Vec<T>{};
+      const auto* row = view.at<const typename Stored<T, K>::Type>(b, h, i + r);
+      return load_some<T, K>(row + k * view.stride[3], view.stride[3], p.value_width - k);
+    };
+    for (int r = 0; r < W; ++r) out[r] = read(p.out, r), grad[r] = read(p.grad_out, r);
+    transpose<T>(out);
+    transpose<T>(grad);
+    for (int64_t c = 0; c < std::min<int64_t>(W, p.value_width - k); ++c) sums += grad[c] * out[c];
+  }
+  return sums;
 }
 
 // Fills p.delta, where there is one; out and grad_out are of one kind.
 template <class T>
 void fill_delta(const Problem& p) {
   if (!p.delta) return;
+  constexpr int W = Lanes<T>::count;
   const int64_t heads = p.batch * p.heads;
   with_kind<T>(p.out, [&](auto kind) {
 #pragma omp parallel for num_threads(p.threads) if (p.threads > 1) schedule(static)
     for (int64_t u = 0; u < heads; ++u)
-      for (int64_t i = 0; i < p.queries; ++i)
-        *p.delta.at<T>(u / p.heads, u % p.heads, i) =
-            row_delta<T, decltype(kind)::value>(p, u / p.heads, u % p.heads, i);
+      for (int64_t i = 0; i < p.queries; i += W) {
+        const Vec<T> some = deltas<T, decltype(kind)::value>(p, u / p.heads, u % p.heads, i);
+        for (int64_t r = 0; r < std::min<int64_t>(W, p.queries - i); ++r)
+          *p.delta.at<T>(u / p.heads, u % p.heads, i + r) = some[r];
+      }
   });
 }
 
