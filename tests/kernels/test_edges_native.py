@@ -72,6 +72,17 @@ def test_the_slope_of_tanh_keeps_the_rule(instructions, monkeypatch):
     assert not broken_by(1543, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("weight", ["linear(normalise=true)", "softpick", "cog", "sparsemax"])
+def test_vectors_that_few_edges_do_not_fill(weight, instructions, monkeypatch, count):
+    """Places beyond the edges once got slopes under linear, and gave them to GAT's queries."""
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    seeds, graph = (6_205_378, 6_206_722, 1, 2, 3), {"score": "gat", "queries": 8, "keys": 4}
+    broken = [x for seed in seeds for x in broken_by(seed, weight=weight, size=2.0, **graph)]
+    assert not broken, "\n".join(broken)
+    count("T1 edges", len(seeds))
+
+
 @pytest.mark.skipif(not WIDER, reason="long double is no wider than float64 here")
 def test_a_slope_that_float64_rounds_to_nothing():
     """1 − tanh² is 0 in the oracle where it is 2e-18 in truth, in halves as in double."""

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 
 from kernels import cases
 from kernels.cases import build_call, random_case
@@ -63,6 +64,18 @@ def test_bias_gradients_that_meet_in_one_place_are_summed_first(instructions, mo
     sizes = {"batch": 3, "queries": 32, "keys": 17, "width": 9, "value_width": 3, "size": 0.3}
     call = build_call(cases.Case(6_002_387, **more, **sizes))
     call.grad = call.grad[:, :, :1].expand_as(call.grad)
+    assert not cases.broken_by(call, ("native",))
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_a_bias_for_each_query_sums_its_keys_first(instructions, monkeypatch):
+    """1,800 pairs a number, one after another: 11 times what the rule allows, in double."""
+    monkeypatch.setattr(compiled, "instruction_set", instructions)
+    more = {"score": "cosine", "weight": "relu(length_power=1)", "mask": "learned bias"}
+    sizes = {"batch": 2, "heads": 6, "group": 3, "queries": 2, "keys": 150, "value_width": 2}
+    case = cases.Case(6_207_411, broadcast="11i1", dtype=torch.float64, **more, **sizes)
+    call = build_call(case)
+    call.inputs["value"] = call.inputs["value"][..., :1].expand(-1, -1, -1, 2)
     assert not cases.broken_by(call, ("native",))
 
 

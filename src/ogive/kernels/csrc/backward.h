@@ -24,7 +24,7 @@ struct BackwardScratch {
   Buffer<T> key, value, key_tall, scores, grads, sums, value_sums;
   Sight<T> sight;
   Watch<T> watch;
-  T slopes[kSpan], lengths[kSpan], stay[kSpan];
+  T slopes[kSpan], lengths[kSpan], stay[kSpan], meets[kSpan];
 
   void reserve(const Problem& p) {
     kept.resize(p.heads / p.shared);
@@ -126,6 +126,8 @@ void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, Backwar
   T *scores = mine.scores.get(), *grads = mine.grads.get();
   // A softcap and a distance's root come before the bias: their slopes are not in its gradient.
   const bool tiled = p.grad_bias && p.grad_bias.stride[3] == 1 && p.cap == 0 && p.apart != kLength;
+  const bool meeting = p.grad_bias && p.grad_bias.stride[3] == 0;  // keys in one place: summed first
+  if (meeting) std::fill(mine.meets, mine.meets + kSpan, T(0));
   for (int64_t r = 0; r < at.rows; ++r) {
     const Span& group = mine.sight.groups[r / kRows];
     const int64_t n = group.high - group.low, start = at.start + group.low;
@@ -144,12 +146,18 @@ void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, Backwar
     if (p.apart == kLength) length_slopes<T>(p, n, weights + group.low, mine.lengths);
     turn_row<T, Slope, true>(mine.sight.row(r, scores), grad + group.low, kept.first.get() + start,
                              kept.second.get() + start, T(p.cap), mine.slopes, stay);
-    if (p.grad_bias && !tiled)
+    if (meeting)
+      for (int64_t k = mine.sight.rows[r].low; k < mine.sight.rows[r].high; ++k)
+        mine.meets[k] += grad[k];
+    else if (p.grad_bias && !tiled)
       add_bias_gradient_of_key<T>(p, at.b, at.h, at.first + r, at.start, mine.sight.rows[r], grad);
     if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
     if (p.apart == kLength) unsquash<T>(n, mine.lengths, grad + group.low);
   }
   if (tiled) add_bias_gradient_of_tile<T>(p, at, grads);
+  if (meeting)
+    take_bias_gradient<T>(p, p.grad_bias.at<T>(at.b, at.h, at.start), p.grad_bias.stride[2],
+                          {0, std::min(at.columns, p.queries - at.start)}, mine.meets);
 }
 
 // What queries [i0, i0 + columns) of one head bring to a block of keys and take from it.

@@ -1,9 +1,11 @@
 // delta_i = Σ_v grad_out_iv · out_iv, which every weight function that shares a row needs backward.
 //
-// It is summed in the order in which a product sums ∂/∂weight = Σ_v grad_out_iv · value_jv: a query
-// that sees one key, whose row of out is that key's value, gets no gradient at all from their
+// It is summed in the order in which a product sums ∂/∂weight = Σ_v grad_out_iv · value_jv (tile.h): a
+// query that sees one key, whose row of out is that key's value, gets no gradient from their
 // difference.
 #pragma once
+
+#include <utility>
 
 #include "pack.h"
 
@@ -13,8 +15,9 @@ namespace ogive::OGIVE_ISA {
 template <class T, Kind K>
 Vec<T> deltas(const Problem& p, int64_t b, int64_t h, int64_t i) {
   constexpr int W = Lanes<T>::count;
-  Vec<T> sums{};
+  Vec<T> total{}, sums{};
   for (int64_t k = 0; k < p.value_width; k += W) {
+    if (k % kDeep == 0) total += std::exchange(sums, Vec<T>{});
     Vec<T> out[W], grad[W];
     const auto read = [&](const View& view, int64_t r) {
       if (i + r >= p.queries) return Vec<T>{};
@@ -26,7 +29,7 @@ Vec<T> deltas(const Problem& p, int64_t b, int64_t h, int64_t i) {
     transpose<T>(grad);
     for (int64_t c = 0; c < std::min<int64_t>(W, p.value_width - k); ++c) sums += grad[c] * out[c];
   }
-  return sums;
+  return total + sums;
 }
 
 // Fills p.delta, where there is one; out and grad_out are of one kind.

@@ -91,8 +91,9 @@ struct SharedEdges {
         kept[l] = Shape::template kept<T>(of.top[l], of.total[l]);
       for (int64_t k = 0; k < at.size; k += at.step) {
         Vec<T> score = load<T>(spare + k), grad = load<T>(g + k);
+        const auto nothing = score == kNothing<T>;  // no edge: sums over edges are to come
         Shape::template turn<T>(score, grad, kept, delta);
-        store<T>(g + k, grad);
+        store<T>(g + k, nothing ? Vec<T>{} : grad);
       }
     }
     return -of.sunk * delta;

@@ -254,7 +254,7 @@ inline Vec<T> log1p_unit(Vec<T> t) {
   Vec<T> p = splat<T>(T(1) / T(2 * terms + 1));
 #pragma GCC unroll 20
   for (int k = terms - 1; k >= 1; --k) p = p * square + T(1) / T(2 * k + 1);
-  return T(2) * (z + z * square * p);
+  return t - z * (t - T(2) * square * p);  // 2 z = t − t z, in which z is rounded, but small
 }
 
 // The upper tail of the normal distribution for x ≥ 0, 1 − Φ(x), and e^(−x²/2). Their ratio is

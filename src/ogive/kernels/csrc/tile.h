@@ -22,6 +22,9 @@ struct Span {
   bool empty() const { return low >= high; }
 };
 
+// Products deeper than this are sums of sums, which round less than one long sum.
+constexpr int64_t kDeep = 64;
+
 // How the left operand lies: entry (row, k) at a[row · ld + k], or transposed at a[k · ld + row].
 enum Lie { kRowMajor, kTransposed };
 
@@ -70,9 +73,13 @@ __attribute__((noinline)) void against_panels(int64_t rows, int64_t depth, const
   for (int64_t j = all.low; j < all.high; j += kPanel<T>)
     for (int64_t r = 0; r < rows; r += kRows) {
       const Span& span = spans[r / kRows];
-      if (j >= span.low && j < span.high)
-        micro_of<T, kRowMajor, false>(rows - r, depth, a + r * depth, depth, panels + j * depth,
-                                      c + r * ldc + j, ldc);
+      if (j < span.low || j >= span.high) continue;
+      const T *left = a + r * depth, *right = panels + j * depth;
+      T* to = c + r * ldc + j;
+      micro_of<T, kRowMajor, false>(rows - r, std::min(depth, kDeep), left, depth, right, to, ldc);
+      for (int64_t k = kDeep; k < depth; k += kDeep)
+        micro_of<T, kRowMajor, true>(rows - r, std::min(depth - k, kDeep), left + k, depth,
+                                     right + k * kPanel<T>, to, ldc);
     }
 }
 
