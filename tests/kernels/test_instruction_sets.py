@@ -6,7 +6,6 @@ import random
 from dataclasses import replace
 
 import pytest
-import torch
 
 from kernels import cases
 from kernels.cases import build_call, random_case
@@ -68,14 +67,17 @@ def test_bias_gradients_that_meet_in_one_place_are_summed_first(instructions, mo
 
 
 @pytest.mark.parametrize("instructions", SETS)
-def test_a_bias_for_each_query_sums_its_keys_first(instructions, monkeypatch):
-    """1,800 pairs a number, one after another: 11 times what the rule allows, in double."""
+@pytest.mark.parametrize("broadcast", ["1h11", "1hi1", "1h1j"])
+@pytest.mark.parametrize("score", ["dot", "additive(relu)"])
+def test_a_bias_of_many_pairs_is_summed_as_well_as_it_is_stored(
+    instructions, broadcast, score, monkeypatch
+):
+    """A bias of each head learns from every pair; summed in single, the last digits go."""
     monkeypatch.setattr(compiled, "instruction_set", instructions)
-    more = {"score": "cosine", "weight": "relu(length_power=1)", "mask": "learned bias"}
-    sizes = {"batch": 2, "heads": 6, "group": 3, "queries": 2, "keys": 150, "value_width": 2}
-    case = cases.Case(6_207_411, broadcast="11i1", dtype=torch.float64, **more, **sizes)
-    call = build_call(case)
-    call.inputs["value"] = call.inputs["value"][..., :1].expand(-1, -1, -1, 2)
+    more = {"score": score, "weight": "sigmoid(bias=-log_n)", "mask": "learned bias"}
+    sizes = {"batch": 3, "heads": 2, "group": 1, "queries": 300, "keys": 300, "width": 4}
+    call = build_call(cases.Case(1, broadcast=broadcast, **more, **sizes))
+    call.inputs["value"], call.grad = call.inputs["value"].abs(), call.grad.abs()
     assert not cases.broken_by(call, ("native",))
 
 

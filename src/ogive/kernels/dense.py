@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -320,8 +321,10 @@ def run_backward(
     runs = any(grads[name].numel() for name in ("query", "key", "value"))
     once = runs and _one_pair_each(call)
     if needs[GRADED.index("bias")]:
+        bias = cast(Tensor, call.bias)
+        meet = 1 in bias.shape[2:]  # queries or keys in one number: the kernel sums them in double
         fresh = torch.empty_like if once else torch.zeros_like
-        grads["bias"] = fresh(call.bias, dtype=dtype)  # type: ignore[arg-type]
+        grads["bias"] = fresh(bias, dtype=torch.float64 if meet else dtype)
     sums, wild = None, False
     if call.vectors is not None:
         sums = query.new_zeros((query.shape[1], query.shape[3]))

@@ -49,14 +49,6 @@ struct AdditiveBack {
   }
 };
 
-// One query's row of the bias's gradient; axes that the bias lacks have stride 0.
-template <class T>
-void add_bias_gradient_of_query(const Problem& p, const Place& at, int64_t r, Span seen,
-                                const T* grads) {
-  T* to = p.grad_bias.at<T>(at.b, at.h, at.first + r, at.start);
-  take_bias_gradient<T>(p, to, p.grad_bias.stride[3], seen, grads);
-}
-
 // Scores and ∂/∂weights of a tile become weights and ∂/∂scores; where nothing is visible, zeros.
 template <class T, class Slope>
 void turn_additive_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine) {
@@ -77,7 +69,7 @@ void turn_additive_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine
       stay = stay_of_query<T>(p, at.b, at.h, i, at.start + group.low, n, mine.stay);
     turn_row<T, Slope, false>(mine.sight.row(r, scores), grad + group.low, first, second, T(p.cap),
                               mine.slopes, stay);
-    if (p.grad_bias) add_bias_gradient_of_query<T>(p, at, r, mine.sight.rows[r], grad);
+    if (p.grad_bias) take_bias_gradient<T>(p, at, i, at.start, 3, mine.sight.rows[r], grad);
     if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
   }
 }

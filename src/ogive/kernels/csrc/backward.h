@@ -83,25 +83,12 @@ void pack_queries(const Problem& p, int64_t b, int64_t h, Packed<T>& kept, Watch
   }
 }
 
-// One key's column of the bias's gradient; axes that the bias lacks have stride 0.
-template <class T>
-void add_bias_gradient_of_key(const Problem& p, int64_t b, int64_t h, int64_t j, int64_t i0,
-                              Span seen, const T* grads) {
-  take_bias_gradient<T>(p, p.grad_bias.at<T>(b, h, i0, j), p.grad_bias.stride[2], seen, grads);
-}
-
-// A tile of it at once, turned so that rows are written along the keys. Where nothing is visible the
-// tile holds zeros.
+// A tile of the bias's gradient, turned so that rows are written along the keys. Where nothing is
+// visible the tile holds zeros.
 template <class T>
 void add_bias_gradient_of_tile(const Problem& p, const Place& at, const T* grads) {
   constexpr int W = Lanes<T>::count;
   const int64_t columns = std::min(at.columns, p.queries - at.start);
-  if (p.grad_bias.stride[2] == 0) {  // queries meet in one place: each key's are summed first
-    for (int64_t r = 0; r < at.rows; ++r)
-      take_bias_gradient<T>(p, p.grad_bias.at<T>(at.b, at.h, 0, at.first + r), 0, {0, columns},
-                            grads + r * kSpan);
-    return;
-  }
   for (int64_t k = 0; k < columns; k += W)
     for (int64_t r = 0; r < at.rows; r += W) {
       Vec<T> block[W];
@@ -125,8 +112,9 @@ template <class T, class Slope>
 void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScratch<T>& mine) {
   T *scores = mine.scores.get(), *grads = mine.grads.get();
   // A softcap and a distance's root come before the bias: their slopes are not in its gradient.
-  const bool tiled = p.grad_bias && p.grad_bias.stride[3] == 1 && p.cap == 0 && p.apart != kLength;
-  const bool meeting = p.grad_bias && p.grad_bias.stride[3] == 0;  // keys in one place: summed first
+  const bool tiled = p.grad_bias && p.grad_bias.stride[3] == 1 && !meet_in_bias(p.grad_bias) &&
+                     p.cap == 0 && p.apart != kLength;
+  const bool meeting = p.grad_bias && p.grad_bias.stride[3] == 0;  // keys in one number
   if (meeting) std::fill(mine.meets, mine.meets + kSpan, T(0));
   for (int64_t r = 0; r < at.rows; ++r) {
     const Span& group = mine.sight.groups[r / kRows];
@@ -150,14 +138,14 @@ void turn_tile(const Problem& p, const Place& at, const Packed<T>& kept, Backwar
       for (int64_t k = mine.sight.rows[r].low; k < mine.sight.rows[r].high; ++k)
         mine.meets[k] += grad[k];
     else if (p.grad_bias && !tiled)
-      add_bias_gradient_of_key<T>(p, at.b, at.h, at.first + r, at.start, mine.sight.rows[r], grad);
+      take_bias_gradient<T>(p, at, at.start, at.first + r, 2, mine.sight.rows[r], grad);
     if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
     if (p.apart == kLength) unsquash<T>(n, mine.lengths, grad + group.low);
   }
   if (tiled) add_bias_gradient_of_tile<T>(p, at, grads);
   if (meeting)
-    take_bias_gradient<T>(p, p.grad_bias.at<T>(at.b, at.h, at.start), p.grad_bias.stride[2],
-                          {0, std::min(at.columns, p.queries - at.start)}, mine.meets);
+    take_bias_gradient<T>(p, at, at.start, 0, 2, {0, std::min(at.columns, p.queries - at.start)},
+                          mine.meets);
 }
 
 // What queries [i0, i0 + columns) of one head bring to a block of keys and take from it.

@@ -40,7 +40,7 @@ struct Problem {
   View lse;                   // (b, h, i): written by the softmax family forward, read backward
   View delta;                 // (b, h, i): Σ_v grad_out · out, read by softmax backward
   View vectors;               // (h, d) of an additive score, scale included
-  View grad_bias;             // strides 0 where the bias broadcasts
+  View grad_bias;             // strides 0 where the bias broadcasts (turn.h says of what type)
   int64_t bias_once;          // each of its numbers belongs to one visible pair: nothing is added up
   View grad_vectors;          // (h, d)
   View grad_out, grad_query, grad_key, grad_value;

@@ -42,10 +42,15 @@ void unsquash(int64_t n, const T* slopes, T* grads) {
     store<T>(grads + k, load<T>(grads + k) * load<T>(slopes + k));
 }
 
-// Numbers of a bias's gradient, `apart` from one another, take one row of ∂/∂scores. What meets in
-// one place is summed first: a sum of sums rounds less than one long sum.
-template <class T>
-void take_bias_gradient(const Problem& p, T* to, int64_t apart, Span seen, const T* grads) {
+// Whether queries or keys meet in one number of the bias's gradient. There may be millions of them, so
+// such numbers are doubles; what a tile brings is summed first.
+inline bool meet_in_bias(const View& grad_bias) {
+  return grad_bias.stride[2] == 0 || grad_bias.stride[3] == 0;
+}
+
+// Numbers of it, `apart` from one another, take one row of ∂/∂scores.
+template <class T, class Number>
+void take_bias_gradient(const Problem& p, Number* to, int64_t apart, Span seen, const T* grads) {
   if (apart) {
     for (int64_t k = seen.low; k < seen.high; ++k)
       to[k * apart] = p.bias_once ? grads[k] : to[k * apart] + grads[k];
@@ -59,6 +64,17 @@ void take_bias_gradient(const Problem& p, T* to, int64_t apart, Span seen, const
   for (; k < seen.high; ++k) rest += grads[k];
   const T all = sum<T>(sums) + rest;
   *to = p.bias_once ? all : *to + all;
+}
+
+// The same for the pair (i, j) and those after it on the axis (2 queries, 3 keys).
+template <class T>
+void take_bias_gradient(const Problem& p, const Place& at, int64_t i, int64_t j, int axis, Span seen,
+                        const T* grads) {
+  const View& to = p.grad_bias;
+  if (meet_in_bias(to))
+    take_bias_gradient<T>(p, to.at<double>(at.b, at.h, i, j), to.stride[axis], seen, grads);
+  else
+    take_bias_gradient<T>(p, to.at<T>(at.b, at.h, i, j), to.stride[axis], seen, grads);
 }
 
 }  // namespace ogive::OGIVE_ISA
