@@ -142,7 +142,7 @@ MUTANTS = [
     Mutant(
         "sigmoid's slope is its square",
         "csrc/curves.h",
-        "return {o.below, o.below * o.above};",
+        "return {o.below, o.slope};",
         "return {o.below, o.below * o.below};",
     ),
     Mutant(
