@@ -197,7 +197,7 @@ def to_x_transformers(layer: Attention, *, causal: bool = False) -> nn.Module:
 
 
 # The options that put a chain at a site; those of the score carry numbers: `_score_options`.
-OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "weight": {
         "softmax": {},
         "sigmoid(bias=0)": {"sigmoid": True},
@@ -224,12 +224,14 @@ def _options(layer: Attention) -> dict[str, Any]:
     """The options of x-transformers for what sits at the layer's sites."""
     options = _score_options(layer)
     for site in SITE_NAMES:
+        if site == "score":
+            continue
         chain = getattr(layer.sites, site)
-        written = OPTIONS.get(site, {getattr(Sites(), site): {}})
-        if site != "score" and chain not in written:
+        written = _OPTIONS.get(site, {getattr(Sites(), site): {}})
+        if chain not in written:
             fits = " or ".join(repr(name) if name else "nothing" for name in written)
             raise ArgumentError(f"{NAME} cannot hold {site}={chain!r}, only {fits}")
-        options |= written[chain] if site != "score" else {}
+        options |= written[chain]
     return options
 
 

@@ -5,8 +5,6 @@
 // batch changes a bit.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "additive_forward.h"
@@ -159,24 +157,17 @@ void additive_backward(const Problem& p) {
   Buffer<T> buffer;
   T* totals = buffer.need(p.batch * p.shared * hands * size);
   auto all = scratches<AdditiveBack<T>>(p, std::max(shares.apart(), p.heads));
-#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
-  {
-    AdditiveBack<T>& mine = all[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t u = 0; u < shares.apart(); ++u)
-      for (int64_t w = 0; w < shares.together(); ++w) {
-        const auto [outer, inner] = std::pair{shares.outer, shares.inner};
-        const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
-        const int64_t g = u / outer[2] % outer[1] + w / inner[2] % inner[1];
-        const int64_t hand = u % outer[2] + w % inner[2];
-        T* own = totals + ((b * p.shared + g) * hands + hand) * size;
-        std::fill(own, own + size, T(0));
-        for (int64_t span = hand; span < spans_of(p); span += hands)
-          additive_back_span<T, Slope>(p, b, g, span * kSpan, mine, own);
-      }
-#pragma omp for schedule(static)
-    for (int64_t h = 0; h < p.heads; ++h) add_additive_hands<T>(p, h, hands, totals);
-  }
+  deal(all, shares.apart(), 1, [&](int64_t u, AdditiveBack<T>& mine) {
+    shares.each(u, [&](int64_t b, int64_t g, int64_t hand) {
+      T* own = totals + ((b * p.shared + g) * hands + hand) * size;
+      std::fill(own, own + size, T(0));
+      for (int64_t span = hand; span < spans_of(p); span += hands)
+        additive_back_span<T, Slope>(p, b, g, span * kSpan, mine, own);
+    });
+  });
+  deal(all, p.heads, 1, [&](int64_t h, AdditiveBack<T>&) {
+    add_additive_hands<T>(p, h, hands, totals);
+  });
   report(p, all);
 }
 

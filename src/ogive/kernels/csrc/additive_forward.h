@@ -1,8 +1,6 @@
 // Forward of additive scores: tiles of scores as for dot products, but for how a score comes about.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "additive_ways.h"

@@ -5,8 +5,6 @@
 // hands, and what each hand has for the queries is added up in order.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -244,7 +242,14 @@ struct Shares {
     }
   }
   int64_t apart() const { return outer[0] * outer[1] * outer[2]; }
-  int64_t together() const { return inner[0] * inner[1] * inner[2]; }
+
+  // Calls work(b, g, hand) for what goes together in share u.
+  template <class Work>
+  void each(int64_t u, const Work& work) const {
+    for (int64_t w = 0; w < inner[0] * inner[1] * inner[2]; ++w)
+      work(u / outer[2] / outer[1] + w / inner[2] / inner[1],
+           u / outer[2] % outer[1] + w / inner[2] % inner[1], u % outer[2] + w % inner[2]);
+  }
 };
 
 template <class T, class Slope>
@@ -255,25 +260,17 @@ void backward(const Problem& p) {
   Buffer<T> buffer;
   T* totals = buffer.need(p.batch * p.shared * hands * size);
   auto all = scratches<BackwardScratch<T>>(p, std::max(shares.apart(), heads));
-#pragma omp parallel num_threads(all.size()) if (all.size() > 1)
-  {
-    BackwardScratch<T>& mine = all[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t u = 0; u < shares.apart(); ++u)
-      for (int64_t w = 0; w < shares.together(); ++w) {
-        const auto [outer, inner] = std::pair{shares.outer, shares.inner};
-        const int64_t b = u / outer[2] / outer[1] + w / inner[2] / inner[1];
-        const int64_t g = u / outer[2] % outer[1] + w / inner[2] % inner[1];
-        const int64_t hand = u % outer[2] + w % inner[2];
-        T* mine_of_hand = totals + ((b * p.shared + g) * hands + hand) * size;
-        std::fill(mine_of_hand, mine_of_hand + size, T(0));
-        for (int64_t block = hand; block < key_blocks; block += hands)
-          key_block<T, Slope>(p, b, g, block * kBlock, mine, mine_of_hand);
-      }
-#pragma omp for schedule(static)
-    for (int64_t u = 0; u < heads; ++u)
-      add_hands<T>(p, u / p.heads, u % p.heads, hands, totals);
-  }
+  deal(all, shares.apart(), 1, [&](int64_t u, BackwardScratch<T>& mine) {
+    shares.each(u, [&](int64_t b, int64_t g, int64_t hand) {
+      T* own = totals + ((b * p.shared + g) * hands + hand) * size;
+      std::fill(own, own + size, T(0));
+      for (int64_t block = hand; block < key_blocks; block += hands)
+        key_block<T, Slope>(p, b, g, block * kBlock, mine, own);
+    });
+  });
+  deal(all, heads, 1, [&](int64_t u, BackwardScratch<T>&) {
+    add_hands<T>(p, u / p.heads, u % p.heads, hands, totals);
+  });
   report(p, all);
 }
 

@@ -8,8 +8,6 @@
 // that the slopes give. It is the same mean of the values, times the row's gradient.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 
