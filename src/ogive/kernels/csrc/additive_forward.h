@@ -10,7 +10,7 @@ namespace ogive::OGIVE_ISA {
 
 template <class T>
 struct AdditiveForward {
-  ForwardScratch<T> tiles;
+  ForwardScratch<T, kTile> tiles;
   AdditiveKeys<T> keys;
   AdditiveQueries<T> queries;
   Watch<T> watch;
@@ -42,7 +42,7 @@ template <class T, class Weigh>
 void additive_forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0,
                             AdditiveForward<T>& mine) {
   const int64_t rows = std::min(kBlock, p.queries - i0), across = wide<T>(p.value_width);
-  ForwardScratch<T>& tiles = mine.tiles;
+  ForwardScratch<T, kTile>& tiles = mine.tiles;
   pack_additive_keys<T>(p, b, h, mine);
   pack_features<T>(p, b, h, i0, rows, mine.queries, mine.watch);
   T *tile = tiles.tile.get(), *out = tiles.out.get();

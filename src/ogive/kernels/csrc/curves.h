@@ -39,7 +39,7 @@ struct Tanh {  // c tanh(s)
 struct Relu {  // c max(s, 0)
   template <class T>
   static Vec<T> value(Vec<T> s, Vec<T> c) {
-    return (s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s)) * c;
+    return larger<T>(Vec<T>{}, s) * c;
   }
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
@@ -50,12 +50,12 @@ struct Relu {  // c max(s, 0)
 struct Relu2 {  // c max(s, 0)²
   template <class T>
   static Vec<T> value(Vec<T> s, Vec<T> c) {
-    Vec<T> r = s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s);
+    const Vec<T> r = larger<T>(Vec<T>{}, s);
     return r * r * c;
   }
   template <class T>
   static Pair<T> both(Vec<T> s, Vec<T> c) {
-    Vec<T> r = s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s);
+    const Vec<T> r = larger<T>(Vec<T>{}, s);
     return {r * r * c, T(2) * r * c};
   }
 };
@@ -90,7 +90,7 @@ struct Gelu {  // c s Φ(s)
 struct Softplus {  // c log(1 + e^s)
   template <class T>
   static Vec<T> value(Vec<T> s, Vec<T> c) {
-    Vec<T> upper = s > T(0) ? s : (s <= T(0) ? Vec<T>{} : s);
+    const Vec<T> upper = larger<T>(Vec<T>{}, s);
     return (upper + log1p_unit<T>(exp_below<T>(-absolute<T>(s)))) * c;
   }
   template <class T>

@@ -12,6 +12,10 @@ namespace ogive::OGIVE_ISA {
 
 constexpr int64_t kBlock = 48;  // rows of a tile
 constexpr int64_t kSpan = 128;  // columns of a tile
+struct TileSize {
+  int64_t rows, columns;
+};
+constexpr TileSize kTile{kBlock, kSpan};
 
 // Keys that query i sees by position alone.
 inline Span keys_of(const Problem& p, int64_t b, int64_t i) {
@@ -102,15 +106,15 @@ struct Place {
 // What a tile shows: for each row the columns from the first visible to the last, and for each
 // group of kRows rows whole panels that hold those of all its rows. Mask and bias are copied to
 // run along the rows where they do not.
-template <class T>
+template <class T, TileSize Tile = kTile>
 class Sight {
  public:
-  Span rows[kBlock], groups[kBlock / 6 + 1];
-  bool gaps[kBlock];  // something is hidden between the ends of the row
+  Span rows[Tile.rows], groups[Tile.rows / 6 + 1];
+  bool gaps[Tile.rows];  // something is hidden between the ends of the row
 
   void reserve(const Problem& p) {
-    if (p.mask) bytes_.need(kBlock * kSpan);
-    if (p.bias) biases_.need(kBlock * kSpan);
+    if (p.mask) bytes_.need(Tile.rows * Tile.columns);
+    if (p.bias) biases_.need(Tile.rows * Tile.columns);
   }
 
   // Whether anything of the tile is visible.
@@ -149,7 +153,7 @@ class Sight {
   // Row r of the tile, from the first column of its group on.
   Row<T> row(int64_t r, T* tile) const {
     const Span& group = groups[r / kRows];
-    return {tile + r * kSpan + group.low,
+    return {tile + r * Tile.columns + group.low,
             group.high - group.low,
             rows[r].low - group.low,
             rows[r].high - group.low,
@@ -177,9 +181,9 @@ class Sight {
       const int64_t different = mask_across_ ? at.rows : 1;
       for (int64_t k = 0; k < limit; ++k)
         for (int64_t r = 0; r < different; ++r)
-          bytes_.get()[r * kSpan + k] = mask_[r * mask_across_ + k * along];
+          bytes_.get()[r * Tile.columns + k] = mask_[r * mask_across_ + k * along];
       mask_ = bytes_.get();
-      mask_across_ = mask_across_ ? kSpan : 0;
+      mask_across_ = mask_across_ ? Tile.columns : 0;
     }
     for (int64_t r = 0; r < at.rows; ++r) trim(r);
   }
@@ -220,7 +224,7 @@ class Sight {
                                      : Vec<T>{};
         transpose<T>(block);
         for (int64_t c = 0; c < std::min<int64_t>(W, rows - r); ++c)
-          store<T>(to + (r + c) * kSpan + k, block[c]);
+          store<T>(to + (r + c) * Tile.columns + k, block[c]);
       }
   }
 
@@ -240,9 +244,9 @@ class Sight {
       else
         for (int64_t k = 0; k < limit; ++k)
           for (int64_t r = 0; r < different; ++r)
-            to[r * kSpan + k] = Stored<T, K>::one(from[r * bias_across_ + k * along]);
+            to[r * Tile.columns + k] = Stored<T, K>::one(from[r * bias_across_ + k * along]);
       bias_ = to;
-      bias_across_ = bias_across_ ? kSpan : 0;
+      bias_across_ = bias_across_ ? Tile.columns : 0;
     });
     for (int64_t r = 0; r < different; ++r) watch.see_finite(bias_ + r * bias_across_, limit);
   }

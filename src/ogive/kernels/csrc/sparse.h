@@ -17,7 +17,7 @@
 
 namespace ogive::OGIVE_ISA {
 
-constexpr int64_t kSparseRows = 24;  // whole groups of kRows, in every instruction set
+constexpr int64_t kSparseRows = kLong.rows;
 
 // From a score and the row's threshold, backward. A weight is at most 1, also where scores are so
 // large that score and threshold lie further apart than they should.
@@ -42,7 +42,7 @@ struct SparseScratch {
   void reserve(const Problem& p) {
     head.reserve(p);
     head.reserve_panels(p);  // packed for one query too
-    across = round_up(p.keys, kSpan) + kSpan;
+    across = round_up(p.keys, kLong.columns) + kLong.columns;
     row.need(kSparseRows * across);
     some.need(across);
     grad.need(kSparseRows * wide<T>(p.value_width));
@@ -58,13 +58,13 @@ void score_rows(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows
   pack_rows<T>({p.query, b, h, i0, rows, p.width}, query_factor<T>(p), head.query.get(), p.width,
                head.watch);
   T *tile = head.tile.get(), *all = mine.row.get();
-  for (int64_t j0 = 0; j0 < p.keys; j0 += kSpan) {
+  for (int64_t j0 = 0; j0 < p.keys; j0 += kLong.columns) {
     for (int64_t r = 0; r < rows; ++r)
-      std::fill(all + r * mine.across + j0, all + r * mine.across + j0 + kSpan, kNothing<T>);
-    const Place at{b, h, i0, rows, j0, std::min(kSpan, p.keys - j0), true};
+      std::fill(all + r * mine.across + j0, all + r * mine.across + j0 + kLong.columns, kNothing<T>);
+    const Place at{b, h, i0, rows, j0, std::min(kLong.columns, p.keys - j0), true};
     if (!head.sight.look(p, at, head.watch)) continue;
     score_panels<T>(p, rows, head.query.get(), head.kept.panels.get() + j0 * p.width,
-                    head.sight.groups, tile, kSpan);
+                    head.sight.groups, tile, kLong.columns);
     for (int64_t r = 0; r < rows; ++r) {
       const Row<T> row = head.sight.row(r, tile);
       if (row.empty()) continue;

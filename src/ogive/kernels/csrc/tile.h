@@ -22,8 +22,9 @@ struct Span {
   bool empty() const { return low >= high; }
 };
 
-// Products deeper than this are sums of sums, which round less than one long sum.
-constexpr int64_t kDeep = 64;
+// Products deeper than these, of rows of scores and of weights, are sums of sums, which round less
+// than one long sum.
+constexpr int64_t kDeep = 64, kDeepest = 128;
 
 // How the left operand lies: entry (row, k) at a[row · ld + k], or transposed at a[k · ld + row].
 enum Lie { kRowMajor, kTransposed };
@@ -91,10 +92,10 @@ __attribute__((noinline)) void add_product(int64_t rows, const Span* spans, cons
   for (int64_t j = 0; j < columns; j += kPanel<T>)
     for (int64_t r = 0; r < rows; r += kRows) {
       const Span& span = spans[r / kRows];
-      if (span.empty()) continue;
-      const T* left = L == kTransposed ? a + span.low * lda + r : a + r * lda + span.low;
-      micro_of<T, L, true>(rows - r, span.high - span.low, left, lda,
-                           b + j * tall + span.low * kPanel<T>, c + r * columns + j, columns);
+      for (int64_t k = span.low; k < span.high; k += kDeepest)
+        micro_of<T, L, true>(rows - r, std::min(span.high - k, kDeepest),
+                             L == kTransposed ? a + k * lda + r : a + r * lda + k, lda,
+                             b + j * tall + k * kPanel<T>, c + r * columns + j, columns);
     }
 }
 
