@@ -213,6 +213,11 @@ def test_a_sentence_holds_all_that_an_asker_needs():
     assert "weak" not in text
 
 
+def test_what_rounds_to_nothing_has_no_sign():
+    (one,) = compare(study(margin=0.5), rows(-1e-5 + 0.5 * SPREAD))
+    assert ": 0.00 nats per byte, lower than the baseline" in sentence(one)
+
+
 def test_weak_verdicts_say_so():
     (few,) = compare(study(), rows([-0.5, -0.51, -0.49]))
     assert (few.verdict, few.weak) == ("better", True)

@@ -53,7 +53,10 @@ def _signed(one: Comparison, value: float) -> str:
     """A number in the metric's units, to two digits of whatever is smaller: margin or interval."""
     width = one.high - one.low
     digits = 1 - math.floor(math.log10(min(one.margin, width) if width > 0 else one.margin))
-    return f"{value:+.{min(9, max(2, digits))}f}".replace("-", "−")
+    text = f"{value:+.{min(9, max(2, digits))}f}"
+    if float(text) == 0.0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
 
 
 def _correlation(one: Comparison) -> str:
