@@ -335,16 +335,12 @@ COMPILED_SCORES = (
     "gatv2",
     "gatv2,softcap(2)",
 )
-SPARSE = ("sparsemax", "entmax15")
-SUMS = ("additive", "gat")
-"""Compiled apart, not together."""
 
 
 def impls_of(case: Case) -> tuple[str, ...]:
     """The implementations that can run a case, by name."""
     torchs = ("sdpa", "auto") if (case.score, case.weight) == ("dot", "softmax") else ()
     runs = case.score in COMPILED_SCORES and not compiled.missing
-    runs &= not (case.weight in SPARSE and case.score.startswith(SUMS))
     return ("reference", *torchs, *(("native",) if runs else ()), "chunked")
 
 

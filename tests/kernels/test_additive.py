@@ -37,8 +37,6 @@ def additive_case(seed: int, score: str, **fixed) -> Case:
     pick = random.Random(seed)
     drawn = {"width": pick.choice(WIDTHS), "dtype": torch.float32, **fixed}
     case = random_case(seed, score=score, **drawn)
-    if case.weight.split("(")[0] in cases.SPARSE:
-        case = replace(case, weight="softmax")
     if seed % 5:
         return case
     queries = pick.choice(TILES)

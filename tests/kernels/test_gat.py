@@ -29,7 +29,7 @@ def gat_case(seed: int, act: str, **fixed) -> Case:
     # A sum of scores of both signs may nearly vanish; what is divided by it is beyond float16 in
     # truth, and infinite in the definition as well.
     too_large = weight == "linear" and case.dtype == torch.float16
-    if weight not in cases.SPARSE and not too_large:
+    if not too_large:
         return case
     return random_case(seed, score=f"gat({act})", weight=pick.choice(("softmax", "tanh")), **drawn)
 

@@ -7,7 +7,6 @@ import torch
 
 from kernels import cases, peak
 from kernels.cases import Case, build_call
-from ogive.errors import ImplUnavailable
 from ogive.kernels import attention, compiled
 from ogive.parts import build
 
@@ -108,10 +107,15 @@ def test_rows_sum_to_one_and_dropping_rescales(weight):
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
-def test_additive_scores_are_refused_by_name(weight):
-    call = build_call(Case(1, "additive(tanh)", weight))
-    with pytest.raises(ImplUnavailable, match=f"{weight} of additive scores"):
-        cases.ours(call, "native")
+@pytest.mark.parametrize("score", ["additive(tanh)", "additive(gelu)", "gat", "gatv2"])
+def test_of_sums_they_keep_the_rule(score, weight, count):
+    """Many keys, so that several tiles bring scores to a row, and few, so that ties are likely."""
+    lines = []
+    for seed, keys in enumerate((3, 40, 129, 300, 513)):
+        case = Case(seed, score, weight, queries=27, keys=keys, width=9)
+        lines += cases.broken_by(build_call(case), ("native",))
+    assert not lines, "\n".join(lines)
+    count("additive", 5)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

@@ -42,8 +42,6 @@ SHARING = {
     "softpick": Softpick,
     "sparsemax": Sparsemax,
 }
-SPARSE = ("entmax15", "sparsemax")
-"""Of SHARING those of which a threshold is kept, not a total."""
 ELEMENTWISE = {
     "gelu": lambda s, c: F.gelu(s) * c,
     "identity": lambda s, c: s * c,

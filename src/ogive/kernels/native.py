@@ -15,7 +15,7 @@ from torch import Tensor
 from ogive.kernels import compiled, finite, linear, statistics
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
-from ogive.kernels.dense import SPARSE, Dense
+from ogive.kernels.dense import Dense
 from ogive.kernels.library import apply
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
@@ -76,8 +76,6 @@ def lacks(call: Call) -> str | None:
         return f"they have no score {call.score}"
     if isinstance(score, _ACTING) and type(score.act) not in ACTS:
         return f"they have no {score.name} score with {score.act}"
-    if isinstance(score, _ACTING) and curve_of(call.weight) in SPARSE:
-        return f"they have no {call.weight} of {score.name} scores"
     if curve_of(call.weight) is None:
         return f"they have no {call.weight}"
     if call.query.device.type != "cpu":

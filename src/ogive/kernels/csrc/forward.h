@@ -19,6 +19,7 @@ constexpr TileSize kLong{24, 256};
 
 template <class T, TileSize Tile = kLong>
 struct ForwardScratch {
+  static constexpr TileSize size = Tile;
   Packed<T> kept;
   Buffer<T> query, tile, out;
   Sight<T, Tile> sight;

@@ -11,8 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backward.h"
-#include "forward.h"
+#include "additive_backward.h"
 #include "thresholds.h"
 
 namespace ogive::OGIVE_ISA {
@@ -33,15 +32,48 @@ struct SparseSlope {
   }
 };
 
+// All scores of a block of rows at once, −∞ where hidden: by dot products or distances, …
 template <class T>
+struct DotScores {
+  ForwardScratch<T> tiles;
+
+  Watch<T>& watch() { return tiles.watch; }
+  void reserve(const Problem& p) {
+    tiles.reserve(p);
+    tiles.reserve_panels(p);  // packed for one query too
+  }
+  void pack(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows) {
+    pack_keys<T>(p, b, h / (p.heads / p.shared), tiles);
+    pack_rows<T>({p.query, b, h, i0, rows, p.width}, query_factor<T>(p), tiles.query.get(), p.width,
+                 tiles.watch);
+  }
+  void score(const Problem& p, const Place& at) {
+    score_panels<T>(p, at.rows, tiles.query.get(), tiles.kept.panels.get() + at.start * p.width,
+                    tiles.sight.groups, tiles.tile.get(), kLong.columns);
+  }
+};
+
+// … and of sums.
+template <class T>
+struct SumScores : AdditiveForward<T> {
+  Watch<T>& watch() { return this->AdditiveForward<T>::watch; }
+  void pack(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows) {
+    pack_additive_keys<T>(p, b, h, *this);
+    pack_features<T>(p, b, h, i0, rows, this->queries, watch());
+  }
+  void score(const Problem& p, const Place& at) {
+    additive_scores<T>(p, at, this->tiles.sight, this->keys, this->queries, this->tiles.tile.get());
+  }
+};
+
+template <class T, class Scores>
 struct SparseScratch {
-  ForwardScratch<T> head;
+  Scores scores;
   Buffer<T> row, some, grad;
   int64_t across = 0;  // numbers of a row
 
   void reserve(const Problem& p) {
-    head.reserve(p);
-    head.reserve_panels(p);  // packed for one query too
+    scores.reserve(p);
     across = round_up(p.keys, kLong.columns) + kLong.columns;
     row.need(kSparseRows * across);
     some.need(across);
@@ -49,30 +81,27 @@ struct SparseScratch {
   }
 };
 
-// All scores of a block of rows, −∞ where hidden.
-template <class T>
+template <class T, class Scores>
 void score_rows(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows,
-                SparseScratch<T>& mine) {
-  ForwardScratch<T>& head = mine.head;
-  pack_keys<T>(p, b, h / (p.heads / p.shared), head);
-  pack_rows<T>({p.query, b, h, i0, rows, p.width}, query_factor<T>(p), head.query.get(), p.width,
-               head.watch);
-  T *tile = head.tile.get(), *all = mine.row.get();
-  for (int64_t j0 = 0; j0 < p.keys; j0 += kLong.columns) {
-    for (int64_t r = 0; r < rows; ++r)
-      std::fill(all + r * mine.across + j0, all + r * mine.across + j0 + kLong.columns, kNothing<T>);
-    const Place at{b, h, i0, rows, j0, std::min(kLong.columns, p.keys - j0), true};
-    if (!head.sight.look(p, at, head.watch)) continue;
-    score_panels<T>(p, rows, head.query.get(), head.kept.panels.get() + j0 * p.width,
-                    head.sight.groups, tile, kLong.columns);
+                SparseScratch<T, Scores>& mine) {
+  auto& tiles = mine.scores.tiles;
+  const int64_t columns = tiles.size.columns;
+  mine.scores.pack(p, b, h, i0, rows);
+  T* all = mine.row.get();
+  for (int64_t r = 0; r < rows; ++r)
+    std::fill(all + r * mine.across, all + (r + 1) * mine.across, kNothing<T>);
+  for (int64_t j0 = 0; j0 < p.keys; j0 += columns) {
+    const Place at{b, h, i0, rows, j0, std::min(columns, p.keys - j0), true};
+    if (!tiles.sight.look(p, at, mine.scores.watch())) continue;
+    mine.scores.score(p, at);
     for (int64_t r = 0; r < rows; ++r) {
-      const Row<T> row = head.sight.row(r, tile);
+      const Row<T> row = tiles.sight.row(r, tiles.tile.get());
       if (row.empty()) continue;
       if (p.cap > 0) row.squash(T(p.cap));
       row.add_bias();
       if (!row.whole()) row.hide(row.scores, kNothing<T>);
       std::copy(row.scores, row.scores + row.n,
-                all + r * mine.across + j0 + head.sight.groups[r / kRows].low);
+                all + r * mine.across + j0 + tiles.sight.groups[r / kRows].low);
     }
   }
 }
@@ -139,10 +168,10 @@ bool any_weight(const T* from, int64_t n) {
   return maximum<T>(most) > 0;
 }
 
-template <class T>
-void mix_rows(const Problem& p, int64_t rows, SparseScratch<T>& mine) {
+template <class T, class Scores>
+void mix_rows(const Problem& p, int64_t rows, SparseScratch<T, Scores>& mine) {
   const int64_t across = wide<T>(p.value_width);
-  T *all = mine.row.get(), *out = mine.head.out.get();
+  T *all = mine.row.get(), *out = mine.scores.tiles.out.get();
   std::fill(out, out + rows * across, T(0));
   Span groups[kSparseRows / 6 + 1];
   for (int64_t j0 = 0; j0 < p.keys; j0 += kSpan) {
@@ -153,16 +182,17 @@ void mix_rows(const Problem& p, int64_t rows, SparseScratch<T>& mine) {
       groups[g] = {0, any ? std::min(kSpan, p.keys - j0) : 0};
     }
     add_product<T, kRowMajor>(rows, groups, all + j0, mine.across,
-                              mine.head.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across,
+                              mine.scores.tiles.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across,
                               out);
   }
 }
 
 // Forward (out and thresholds), or the delta of each row.
-template <class T, class Shape, bool Delta>
-void sparse_block(const Problem& p, int64_t b, int64_t h, int64_t i0, SparseScratch<T>& mine) {
+template <class T, class Shape, bool Delta, class Scores>
+void sparse_block(const Problem& p, int64_t b, int64_t h, int64_t i0,
+                  SparseScratch<T, Scores>& mine) {
   const int64_t rows = std::min(kSparseRows, p.queries - i0), n = round_up(p.keys, kSpan);
-  score_rows<T>(p, b, h, i0, rows, mine);
+  score_rows(p, b, h, i0, rows, mine);
   for (int64_t r = 0; r < rows; ++r) {
     T* row = mine.row.get() + r * mine.across;
     if constexpr (Delta) {
@@ -173,9 +203,9 @@ void sparse_block(const Problem& p, int64_t b, int64_t h, int64_t i0, SparseScra
     }
     if (p.dropout > 0) drop_row<T>(p, b, h, i0 + r, 0, n, row);
   }
-  mix_rows<T>(p, rows, mine);
+  mix_rows(p, rows, mine);
   const int64_t across = wide<T>(p.value_width);
-  const T* out = mine.head.out.get();
+  const T* out = mine.scores.tiles.out.get();
   if constexpr (!Delta) {
     write_rows<T>({p.out, b, h, i0, rows, p.value_width}, out, across);
   } else {
@@ -191,28 +221,36 @@ void sparse_block(const Problem& p, int64_t b, int64_t h, int64_t i0, SparseScra
   }
 }
 
-template <class T, class Shape, bool Delta>
+template <class T, class Shape, bool Delta, class Scores>
 void sparse_rows(const Problem& p) {
   const int64_t blocks = (p.queries + kSparseRows - 1) / kSparseRows;
   const int64_t units = p.batch * p.heads * blocks, share = share_of(p, units, blocks);
-  auto all = scratches<SparseScratch<T>>(p, units);
-  deal(all, units, share, [&](int64_t u, SparseScratch<T>& mine) {
+  auto all = scratches<SparseScratch<T, Scores>>(p, units);
+  deal(all, units, share, [&](int64_t u, SparseScratch<T, Scores>& mine) {
     sparse_block<T, Shape, Delta>(p, u / blocks / p.heads, u / blocks % p.heads,
                                   u % blocks * kSparseRows, mine);
   });
-  for (const SparseScratch<T>& one : all)
-    if (p.wild && !one.head.watch.tame()) *p.wild = true;
+  for (SparseScratch<T, Scores>& one : all)
+    if (p.wild && !one.scores.watch().tame()) *p.wild = true;
 }
 
 template <class T, class Shape>
 void sparse_forward(const Problem& p) {
-  sparse_rows<T, Shape, false>(p);
+  if (p.act)
+    sparse_rows<T, Shape, false, SumScores<T>>(p);
+  else
+    sparse_rows<T, Shape, false, DotScores<T>>(p);
 }
 
 template <class T, class Shape>
 void sparse_backward(const Problem& p) {
-  sparse_rows<T, Shape, true>(p);
-  backward<T, SparseSlope<T, Shape>>(p);
+  if (p.act) {
+    sparse_rows<T, Shape, true, SumScores<T>>(p);
+    additive_backward<T, SparseSlope<T, Shape>>(p);
+  } else {
+    sparse_rows<T, Shape, true, DotScores<T>>(p);
+    backward<T, SparseSlope<T, Shape>>(p);
+  }
 }
 
 }  // namespace ogive::OGIVE_ISA
