@@ -32,7 +32,7 @@ OURS = (  # an editable install would bring its own module first
 PARTS = {
     "products": r"^(micro|against_panels|add_product|score_few|spend_few|spend_vectors|sums_of)",
     "score of a sum": r"^(ratio_|ramp_|curve_|additive_)",
-    "weight function": r"^(weigh_|turn_|SharedRows|Elementwise|weigh_tile|fill_delta|drop_|stay_)",
+    "weight function": r"^(weigh_|turn_|fill_delta|drop_|stay_)",
     "packing and writing": r"^(pack_|with_kind|write_|add_hands|load_some|take_bias|add_bias)",
 }
 """By the start of a function's name; what is left of the module is `loops`."""
@@ -194,8 +194,7 @@ def main() -> None:
     asked = parser.parse_args()
     source = build()
     print(f"{machine_line()}; shares of the samples, in %\n")
-    parts = ["products", "score of a sum", "weight function", "packing and writing", "loops"]
-    parts += ["torch and Python", "memory of the system"]
+    parts = [*PARTS, "loops", "torch and Python", "memory of the system"]
     print(
         f"| call | work | length | {' | '.join(parts)} |\n|{'---|' * (3 + len(parts))}", flush=True
     )
