@@ -2,7 +2,7 @@
 
 Run by `ogive demo`; `ogive demo --quick` runs `quick` below. Each variant is trained and scored as
 often as the baseline, on the same data in the same order and from the same start, so what is left
-of a difference is the variant's. The default takes up to eight minutes on two cores.
+of a difference is the variant's. The default takes 7 to 18 minutes on two cores.
 """
 
 from ogive.lab import Study
@@ -49,7 +49,7 @@ study = Study(
     task_options={"text": {"length": 64}},
 )
 
-# A first look in a minute and a half: fewer seeds, short training, one learning rate for all.
+# A first look in one to three minutes: fewer seeds, short training, one learning rate for all.
 quick = study.replace(
     name="demo-quick",
     seeds=5,

@@ -334,6 +334,7 @@ def test_attention_conv_is_the_layer():
     edge_index, features = edges_of(12), drawn(EDGES, 2, seed=3)
     wanted = conv.attention(x, edge_index, features, sources=y)
     close(conv((y, x), edge_index, features), wanted)
+    close(conv((y, x), edge_index, features, size=(12, None)), wanted)
     out, (index, weights) = conv((y, x), edge_index, features, return_attention_weights=True)
     close(out, wanted)
     assert weights.shape == (index.shape[1], HEADS)
@@ -456,6 +457,13 @@ def test_what_a_fused_layer_cannot_do_is_refused():
         AttentionGNN(WIDTH, 12, 2, heads=5)
     with pytest.raises(ArgumentTypeError, match="x takes a tensor"):
         conv((drawn(3, WIDTH), None), edges_of())
+
+
+@pytest.mark.parametrize("size", [(9, 12), (12, None), (None, 3), (NODES,), 9, "9"])
+def test_a_size_that_x_does_not_have_is_refused(size):
+    conv = AttentionConv(WIDTH, EACH, HEADS)
+    with pytest.raises(ArgumentError, match=r"size=.*9 sources and 9 targets"):
+        conv(drawn(NODES, WIDTH), edges_of(), size=size)
 
 
 @pytest.mark.parametrize("sizes", [-1, (-1, -1), (4, -1), (4,)])

@@ -25,8 +25,8 @@ def over_baseline(**asked: Any) -> int:
     """Bytes by which a fresh process's peak grows while it computes out and gradients.
 
     Args:
-        asked: `length`; "own": true for a weight and a score that this file defines; what is left
-            goes to `attention`.
+        asked: `length`; "own": true for a weight and a score that a test defines; `score`, whose
+            parameters are drawn for it; what is left goes to `attention`.
     """
     if children.sanitizer():  # 256 MB of what was freed, by default
         pytest.skip(
@@ -50,12 +50,15 @@ def _peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(length: int, own: bool = False, **options: Any) -> int:
+def measure(length: int, own: bool = False, score: str = "dot", **options: Any) -> int:
     """`over_baseline` in this process."""
     import torch
 
     from kernels import own_parts
     from ogive.kernels import attention
+    from ogive.parts import Sizes, score_from
+
+    options["score"] = score_from(score).setup(Sizes(16, 1, 16))
 
     if own:
         options |= {"weight": own_parts.Steep(), "score": own_parts.Manhattan()}

@@ -1,5 +1,5 @@
 """Where the kernels read and write: strides beyond 2³¹, tensors that end where memory ends, one
-slice seen many times; and processes that start after a parallel region.
+slice seen many times; memory that runs out; and processes that start after a parallel region.
 """
 
 from __future__ import annotations
@@ -126,6 +126,59 @@ def test_nothing_is_touched_beyond_the_end(count):
     ran = _python(children.here() + EDGES)
     assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr[-2000:]}"
     count("T18", int(ran.stdout.split("held ")[1]))
+
+
+# --- memory that runs out -----------------------------------------------------------------------
+
+NO_MEMORY = """
+import resource, torch
+from ogive.kernels import EdgeList, attention, edge_attention
+torch.set_num_threads({threads})
+
+def hub(edges, back):
+    targets, sources = torch.zeros(edges, dtype=torch.int64), torch.arange(edges) % 50
+    graph = EdgeList.build(torch.stack((sources, targets)), 50)
+    nodes = [torch.ones(50, 16, 4, requires_grad=back) for _ in range(3)]
+    return lambda: edge_attention(*nodes, graph, impl="native")
+
+def wide(width, back):
+    rows = [torch.ones(1, 2, 3, n, requires_grad=back) for n in (width, width, 4096)]
+    return lambda: attention(*rows, weight="linear(normalise=false)", impl="linear")
+
+call = {name}
+for out in [call(40, False)(), call(40, True)()]:  # threads and their memory are there from now on
+    if out.requires_grad:
+        out.sum().backward()
+run = call({size}, {back})
+if {back}:
+    out = run()
+    run = out.sum().backward
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+asked = {size} * 2 * 16 * 4 if {back} and {name} is hub else 0  # torch's own, two numbers an edge
+resource.setrlimit(resource.RLIMIT_AS, (held + asked + 2**26, resource.RLIM_INFINITY))
+try:
+    run()
+except MemoryError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+run()
+print("held")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize(("name", "size"), [("hub", 2_000_000), ("wide", 4096)])
+def test_memory_that_runs_out_is_an_error(name, size, back, threads):
+    """On the thread that computes, in the middle of a call; the next call is as any other."""
+    if children.sanitizer():
+        pytest.skip("a sanitizer's shadow is larger than any limit")
+    ran = _python(
+        children.here() + NO_MEMORY.format(name=name, size=size, back=back, threads=threads)
+    )
+    assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr[-2000:]}"
+    assert ran.stdout.split() == ["refused", "held"]
 
 
 # --- processes --------------------------------------------------------------------------------

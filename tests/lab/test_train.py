@@ -161,6 +161,7 @@ def test_only_the_allow_list_is_recorded(monkeypatch):
         "machine",
         "processor",
         "vectors",
+        "kernels",
         "threads",
     }
     assert "hunter2" not in json.dumps(recorded)

@@ -44,6 +44,7 @@ ENVIRONMENT = {
     "machine": "x86_64",
     "processor": "an ordinary processor",
     "vectors": "AVX2",
+    "kernels": "avx2",
     "threads": 1,
 }
 TASKS = {"text": ("nats per byte", False), "recall": ("accuracy", True)}

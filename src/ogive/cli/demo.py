@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def demo(
     quick: Annotated[
-        bool, typer.Option("--quick", help="In a minute and a half; its verdicts are weak.")
+        bool, typer.Option("--quick", help="In one to three minutes; its verdicts are weak.")
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Paired seeds; more make the intervals narrower.")
@@ -80,4 +80,4 @@ def _intro(study: Study, text: Path | None, minutes: str) -> list[str]:
 def _minutes(quick: bool, changed: bool) -> str:
     if changed:
         return ""
-    return f" On two cores that takes {'up to 90 seconds' if quick else 'up to 8 minutes'}."
+    return f" Two cores take {'one to three' if quick else '7 to 18'} minutes, by their speed."

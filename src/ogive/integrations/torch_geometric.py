@@ -104,7 +104,7 @@ class AttentionConv(MessagePassing):
         x: Tensor | tuple[Tensor, Tensor],
         edge_index: Tensor | EdgeList,
         edge_attr: Tensor | None = None,
-        *,
+        size: tuple[int | None, int | None] | None = None,
         return_attention_weights: bool | None = None,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attend from every target to the sources of its edges.
@@ -113,12 +113,14 @@ class AttentionConv(MessagePassing):
             x: (nodes, in channels), or a pair of sources and targets.
             edge_index: (2, edges), sources then targets, PyG's `EdgeIndex` or an `EdgeList`.
             edge_attr: (edges, edge_dim).
+            size: how many sources and targets there are, which x says too: checked against it.
             return_attention_weights: also return (edge_index, weights), before dropout.
 
         Raises:
             ArgumentError, ArgumentTypeError: an argument that does not fit.
         """
         sources, targets = x if isinstance(x, tuple | list) else (None, x)
+        _agree(size, targets if sources is None else sources, targets)
         return self.attention(
             targets,
             _plain(edge_index),
@@ -194,6 +196,19 @@ def _sizes(in_channels: Any) -> tuple[int, int]:
             "features of the nodes or a pair (sources, targets)"
         )
     return pair[0], pair[1]
+
+
+def _agree(size: Any, sources: Any, targets: Any) -> None:
+    """That a size, where one came, is that of the nodes."""
+    if size is None or not all(isinstance(nodes, Tensor) for nodes in (sources, targets)):
+        return  # what is no tensor of nodes, the layer refuses
+    held = (sources.shape[0], targets.shape[0])
+    given = tuple(size) if isinstance(size, tuple | list) else ()
+    if len(given) != 2 or any(n not in (None, there) for n, there in zip(given, held, strict=True)):
+        raise ArgumentError(
+            f"size={size} does not fit x, which holds {held[0]} sources and {held[1]} targets: "
+            f"pass size={held} or leave it out"
+        )
 
 
 def _plain(edge_index: Any) -> Any:

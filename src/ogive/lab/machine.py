@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import ogive
+from ogive.kernels import compiled
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -55,6 +56,7 @@ def environment() -> dict[str, str | int]:
         "machine": platform.machine(),
         "processor": _processor(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
+        "kernels": "none" if compiled.missing else compiled.instruction_set,
         "threads": torch.get_num_threads(),
     }
 

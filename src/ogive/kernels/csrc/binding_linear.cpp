@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -23,6 +24,11 @@ LinearTable linear_of(const std::string& isa) {
   throw std::invalid_argument("unknown instruction set " + isa);
 }
 
+// Expanded features may be more than any memory: the state of a head must be countable.
+void must_fit(const LinearProblem& p) {
+  if (double(p.width + 64) * double(p.value_width + 64) > 0x1p50) throw std::bad_alloc();
+}
+
 std::vector<double> linear(const std::string& isa, bool wide, bool back,
                            const std::vector<int64_t>& numbers, double scale) {
   std::vector<double> peaks(4, 0.0);
@@ -41,6 +47,7 @@ std::vector<double> linear(const std::string& isa, bool wide, bool back,
     view->data = reinterpret_cast<void*>(*next++);
     for (int64_t& stride : view->stride) stride = *next++;
   }
+  must_fit(p);
   const LinearTable table = linear_of(isa);
   nb::gil_scoped_release release;
   (back ? table.backward : table.forward)[wide](p);

@@ -334,36 +334,47 @@ struct SourcePass {
 };
 
 template <class T, class Weight>
+void target_backward(const EdgeProblem& p, TargetPass<T>& to, int64_t i) {
+  if (!to.open(i, Weight::pad)) return;
+  EdgeRow<T>& row = to.row;
+  T* sinks = to.sums.sinks.of(i);
+  row.over_columns(i, [&](const Column& column, int64_t at, Vec<T> c) {
+    const Vec<T> sunk = Weight::slope(column, row.scores.get() + at, row.grads.get() + at,
+                                      row.spare.get() + at, c, bool(p.constant));
+    for (int64_t l = 0; sinks && l < row.lanes.in_vector() && at + l < p.heads; ++l)
+      sinks[at + l] += sunk[l];
+  });
+  to.close(i);
+}
+
+template <class T, class Weight>
 void edge_backward(const EdgeProblem& p) {
   Terms<T> terms(p, true);
   AllSums<T> sums(p);
+  Team team;
 #pragma omp parallel num_threads(edge_threads(p))
   {
     terms.find();
-    TargetPass<T> to(p, terms, sums);
+    std::optional<TargetPass<T>> to;
+    team.run([&] { to.emplace(p, terms, sums); });
     const int64_t block = node_block(p.targets), sources = node_block(p.sources);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t b = 0; b < p.targets; b += block)
-      for (int64_t i = b; i < std::min(p.targets, b + block); ++i) {
-        if (!to.open(i, Weight::pad)) continue;
-        EdgeRow<T>& row = to.row;
-        T* sinks = sums.sinks.of(i);
-        row.over_columns(i, [&](const Column& column, int64_t at, Vec<T> c) {
-          const Vec<T> sunk =
-              Weight::slope(column, row.scores.get() + at, row.grads.get() + at,
-                            row.spare.get() + at, c, bool(p.constant));
-          for (int64_t l = 0; sinks && l < row.lanes.in_vector() && at + l < p.heads; ++l)
-            sinks[at + l] += sunk[l];
-        });
-        to.close(i);
-      }
+      team.run([&] {
+        for (int64_t i = b; i < std::min(p.targets, b + block); ++i)
+          target_backward<T, Weight>(p, *to, i);
+      });
     if (p.grad_key || p.grad_value || p.grad_key_weight) {
-      SourcePass<T> from(p, terms, sums);
+      std::optional<SourcePass<T>> from;
+      team.run([&] { from.emplace(p, terms, sums); });
 #pragma omp for schedule(dynamic, 1)
       for (int64_t b = 0; b < p.sources; b += sources)
-        for (int64_t j = b; j < std::min(p.sources, b + sources); ++j) from.run(j);
+        team.run([&] {
+          for (int64_t j = b; j < std::min(p.sources, b + sources); ++j) from->run(j);
+        });
     }
   }
+  team.end();
   sums.add_up(p);
 }
 

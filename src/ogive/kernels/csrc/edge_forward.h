@@ -1,7 +1,10 @@
 // Forward: every target's scores, weights and weighted sum of values, one target at a time.
 #pragma once
 
+#include <optional>
+
 #include "edge_row.h"
+#include "team.h"
 
 namespace ogive::OGIVE_ISA::edge {
 
@@ -26,29 +29,33 @@ __attribute__((noinline)) void mix(const EdgeProblem& p, EdgeRow<T>& row, int64_
 }
 
 template <class T, class Weight>
+void target_forward(const EdgeProblem& p, EdgeRow<T>& row, int64_t i) {
+  if (!row.open(i)) return clear<T>(p.out, i, p.heads, p.value_width);
+  row.score(i, false, Weight::pad);
+  T* s = row.scores.get();
+  row.over_columns(i, [&](const Column& column, int64_t at, Vec<T> c) {
+    Weight::weigh(column, s + at, row.spare.get(), c, bool(p.constant));
+  });
+  row.hide(s);
+  row.drop(s);
+  mix(p, row, i);
+}
+
+template <class T, class Weight>
 void edge_forward(const EdgeProblem& p) {
   constexpr int64_t block = 64;
   Terms<T> terms(p, false);
+  Team team;
 #pragma omp parallel num_threads(edge_threads(p))
   {
     terms.find();
-    EdgeRow<T> row(p, terms);
+    std::optional<EdgeRow<T>> row;
+    team.run([&] { row.emplace(p, terms); });
 #pragma omp for schedule(dynamic, block)
-    for (int64_t i = 0; i < p.targets; ++i) {
-      if (!row.open(i)) {
-        clear<T>(p.out, i, p.heads, p.value_width);
-        continue;
-      }
-      row.score(i, false, Weight::pad);
-      T* s = row.scores.get();
-      row.over_columns(i, [&](const Column& column, int64_t at, Vec<T> c) {
-        Weight::weigh(column, s + at, row.spare.get(), c, bool(p.constant));
-      });
-      row.hide(s);
-      row.drop(s);
-      mix(p, row, i);
-    }
+    for (int64_t i = 0; i < p.targets; ++i)
+      team.run([&] { target_forward<T, Weight>(p, *row, i); });
   }
+  team.end();
 }
 
 }  // namespace ogive::OGIVE_ISA::edge

@@ -1,7 +1,10 @@
 // Linear attention forward: states of the keys before a block, and a triangle within it.
 #pragma once
 
+#include <optional>
+
 #include "linear_state.h"
+#include "team.h"
 
 namespace ogive::OGIVE_ISA {
 
@@ -98,17 +101,23 @@ template <class T, class Work>
 void over_heads(const LinearProblem& p) {
   const int64_t units = p.batch * p.shared;
   double q = 0, k = 0, v = 0, g = 0;
+  Team team;
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1 && units > 1) \
     reduction(max : q, k, v, g)
   {
-    Work work(p);
+    std::optional<Work> work;
+    team.run([&] { work.emplace(p); });
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t u = 0; u < units; ++u) work.head(u / p.shared, u % p.shared);
-    q = work.peaks[0].value();
-    k = work.peaks[1].value();
-    v = work.peaks[2].value();
-    g = work.peaks[3].value();
+    for (int64_t u = 0; u < units; ++u)
+      team.run([&] { work->head(u / p.shared, u % p.shared); });
+    team.run([&] {
+      q = work->peaks[0].value();
+      k = work->peaks[1].value();
+      v = work->peaks[2].value();
+      g = work->peaks[3].value();
+    });
   }
+  team.end();
   const double found[] = {q, k, v, g};
   std::copy_n(found, 4, p.peaks);
 }
