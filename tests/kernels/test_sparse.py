@@ -112,7 +112,8 @@ def test_of_sums_they_keep_the_rule(score, weight, count):
     """Many keys, so that several tiles bring scores to a row, and few, so that ties are likely."""
     lines = []
     for seed, keys in enumerate((3, 40, 129, 300, 513)):
-        case = Case(seed, score, weight, queries=27, keys=keys, width=9)
+        rows = {"queries": 27} if keys < 129 else {"queries": 7, "heads": 1}  # the oracle's are slow
+        case = Case(seed, score, weight, keys=keys, width=9, **rows)
         lines += cases.broken_by(build_call(case), ("native",))
     assert not lines, "\n".join(lines)
     count("additive", 5)
