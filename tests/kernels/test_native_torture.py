@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 
 from kernels import cases, oracle
-from kernels.cases import SCORES, WEIGHTS, Case, build_call, random_case
+from kernels.cases import SCORES, WEIGHTS, Call, Case, build_call, random_case
 from kernels.rule import violations
+from kernels.wide import WIDER
 from ogive.kernels import compiled
 from ogive.kernels.dropout import kept
 
@@ -63,12 +67,16 @@ def broken_with_dropout(case: Case, p: float) -> list[str]:
     stay = kept(torch.randint(2**62, ()), shape, p)
     torch.manual_seed(case.seed)
     found = cases.ours(call, "native")
-    oracles = []
-    for dtype in (torch.float32, torch.float64):
+
+    def truth(dtype: torch.dtype, compute: Callable[[Call], Any]) -> Any:
         call.extra = {"dropped": stay.to(dtype) / (1 - p)}
-        oracles.append(cases.theirs(call, dtype))
+        return compute(call)
+
+    oracles = [truth(t, partial(cases.theirs, dtype=t)) for t in (torch.float32, torch.float64)]
+    wider = cache(partial(truth, torch.float64, cases.theirs_wider)) if WIDER else None
     nat = {name: size / (1 - p) ** 2 for name, size in cases.naturals(call).items()}
-    return [f"{case}, dropout {p}: {x}" for x in violations(found, *oracles, nat, torch.float32)]
+    lines = violations(found, *oracles, nat, torch.float32, wider)
+    return [f"{case}, dropout {p}: {line}" for line in lines]
 
 
 def broken(seed: int) -> list[str]:
@@ -84,6 +92,13 @@ def test_every_fused_combination_keeps_the_rule(first, count, nan_memory):
     lines = [line for seed in range(first, first + CHUNK) for line in broken(seed)]
     assert not lines, "\n".join(lines)
     count("native", CHUNK)
+
+
+@pytest.mark.skipif(not WIDER, reason="long double is no wider than float64 here")
+@pytest.mark.parametrize("seed", [2_002_770, 2_003_787])
+def test_slopes_that_float64_rounds_to_nothing(seed):
+    """1 − tanh² is 0 in the oracle, and was so in nat, where in truth it is 1e-17."""
+    assert not broken(seed)
 
 
 def test_the_sample_tries_every_combination_with_everything():
