@@ -22,7 +22,8 @@ Tensors = dict[str, Tensor]
 
 
 def same_specials(ours: Tensor, truth: Tensor) -> bool:
-    """Whether NaN and infinities of ours stand where the truth has them."""
+    """Whether NaN and infinities of ours stand where the truth has them, rounded to our dtype."""
+    truth = truth.to(ours.dtype)
     return bool(
         (ours.isnan() == truth.isnan()).all()
         and (ours.isposinf() == truth.isposinf()).all()
@@ -31,11 +32,11 @@ def same_specials(ours: Tensor, truth: Tensor) -> bool:
 
 
 def error(ours: Tensor, truth: Tensor, rest: Tensor | None = None) -> float:
-    """The largest difference where the truth is finite; infinite where ours is not.
+    """The largest difference where the truth is finite in our dtype; infinite where ours is not.
 
     `rest` is what the truth has beyond the digits of float64.
     """
-    finite = truth.isfinite()
+    finite = truth.to(ours.dtype).isfinite()
     gap = (ours.double() - truth)[finite]
     gap = (gap if rest is None else gap - rest[finite]).abs()
     return float(gap.nan_to_num(nan=torch.inf).max()) if gap.numel() else 0.0

@@ -162,9 +162,9 @@ void meet(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScra
   Span keys[kSpan / 6 + 1];
   mine.sight.across(at.rows, columns, keys);
   mine.sight.narrow(at.rows);
-  add_product<T, kRowMajor>(at.rows, groups, scores, kSpan,
-                            kept.value_tall.get() + i0 * kPanel<T>, p.queries,
-                            wide<T>(p.value_width), mine.value_sums.get());
+  add_product<T, kRowMajor, kShallow<T>>(at.rows, groups, scores, kSpan,
+                                         kept.value_tall.get() + i0 * kPanel<T>, p.queries,
+                                         wide<T>(p.value_width), mine.value_sums.get());
   const Points<T> ours{mine.key_tall.get(), at.rows};
   const Points<T> theirs{kept.tall.get() + i0 * kPanel<T>, p.queries};
   const int64_t across = wide<T>(p.width);

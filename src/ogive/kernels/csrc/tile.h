@@ -23,8 +23,11 @@ struct Span {
 };
 
 // Products deeper than these, of rows of scores and of weights, are sums of sums, which round less
-// than one long sum.
+// than one long sum. Gradients of values are sums over rows that weigh very differently, the first few
+// often most of the sum: they take the smallest.
 constexpr int64_t kDeep = 64, kDeepest = 128;
+template <class T>
+constexpr int64_t kShallow = sizeof(T) == 8 ? 16 : 32;
 
 // How the left operand lies: entry (row, k) at a[row · ld + k], or transposed at a[k · ld + row].
 enum Lie { kRowMajor, kTransposed };
@@ -86,14 +89,14 @@ __attribute__((noinline)) void against_panels(int64_t rows, int64_t depth, const
 
 // c += a · b for each group of kRows rows, over the depths that the group has use for. b comes in
 // tall panels, `tall` rows each; c has `columns` columns, row-major.
-template <class T, Lie L>
+template <class T, Lie L, int64_t Deep = kDeepest>
 __attribute__((noinline)) void add_product(int64_t rows, const Span* spans, const T* a, int64_t lda,
                                            const T* b, int64_t tall, int64_t columns, T* c) {
   for (int64_t j = 0; j < columns; j += kPanel<T>)
     for (int64_t r = 0; r < rows; r += kRows) {
       const Span& span = spans[r / kRows];
-      for (int64_t k = span.low; k < span.high; k += kDeepest)
-        micro_of<T, L, true>(rows - r, std::min(span.high - k, kDeepest),
+      for (int64_t k = span.low; k < span.high; k += Deep)
+        micro_of<T, L, true>(rows - r, std::min(span.high - k, Deep),
                              L == kTransposed ? a + k * lda + r : a + r * lda + k, lda,
                              b + j * tall + k * kPanel<T>, c + r * columns + j, columns);
     }
