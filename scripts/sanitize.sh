@@ -47,4 +47,5 @@ ASAN_OPTIONS+=:max_malloc_fill_size=1073741824:malloc_fill_byte=255
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export OMP_NUM_THREADS=1 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 echo "== the tests"
-LD_PRELOAD="$library" "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
+# What a sanitizer writes before it ends the process must not be caught by pytest.
+LD_PRELOAD="$library" "$python" -m pytest -q -p no:cacheprovider --capture=sys "${tests[@]}"
