@@ -464,6 +464,8 @@ def test_a_size_that_x_does_not_have_is_refused(size):
     conv = AttentionConv(WIDTH, EACH, HEADS)
     with pytest.raises(ArgumentError, match=r"size=.*9 sources and 9 targets"):
         conv(drawn(NODES, WIDTH), edges_of(), size=size)
+    with pytest.raises((ArgumentError, ArgumentTypeError), match="x takes"):
+        conv(torch.tensor(1.0), edges_of(), size=size)
 
 
 @pytest.mark.parametrize("sizes", [-1, (-1, -1), (4, -1), (4,)])

@@ -160,6 +160,13 @@ def test_keys_expanded_beyond_memory_are_an_error(keys, weight, threads):
         torch.set_num_threads(1)
 
 
+def test_features_expanded_beyond_memory_are_an_error():
+    """Linear attention keeps width × value width numbers for each head."""
+    wide, value = torch.ones(1, 1, 1, 1).expand(1, 1, 3, 2**44), torch.ones(1, 1, 3, 1024)
+    with pytest.raises(MemoryError):
+        attention(wide, wide, value, weight="linear(normalise=false)", impl="linear")
+
+
 @pytest.mark.parametrize("score", ["dot", "additive(tanh)", "gatv2", "distance", "bilinear"])
 def test_many_heads(score):
     heads = 3000

@@ -200,7 +200,8 @@ def _sizes(in_channels: Any) -> tuple[int, int]:
 
 def _agree(size: Any, sources: Any, targets: Any) -> None:
     """That a size, where one came, is that of the nodes."""
-    if size is None or not all(isinstance(nodes, Tensor) for nodes in (sources, targets)):
+    rows = [nodes for nodes in (sources, targets) if isinstance(nodes, Tensor) and nodes.dim()]
+    if size is None or len(rows) < 2:
         return  # what is no tensor of nodes, the layer refuses
     held = (sources.shape[0], targets.shape[0])
     given = tuple(size) if isinstance(size, tuple | list) else ()

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <exception>
 
-namespace ogive {
+namespace ogive::OGIVE_ISA {
 
 class Team {
  public:
@@ -29,4 +29,4 @@ class Team {
   std::exception_ptr thrown_;
 };
 
-}  // namespace ogive
+}  // namespace ogive::OGIVE_ISA
