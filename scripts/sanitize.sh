@@ -41,6 +41,8 @@ echo "== the kernels with $sanitizers"
 runtime=asan
 [[ $sanitizers == *thread* ]] && runtime=tsan
 library=$("${CXX:-c++}" -print-file-name=lib$runtime.so)
+# libstdc++ beside it: a runtime that starts before __cxa_throw is there dies at the first exception.
+library+=:$("${CXX:-c++}" -print-file-name=libstdc++.so)
 export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1
 # Fresh memory holds NaN (every byte 0xff), so that what is read before it is written shows.
 ASAN_OPTIONS+=:max_malloc_fill_size=1073741824:malloc_fill_byte=255
