@@ -100,7 +100,7 @@ def test_auto_chooses_by_kind_and_size_and_not_by_what_ran_before(monkeypatch):
                 attention(**inputs, weight=weight, **options)
                 assert last_impl() == name, (sizes, options, gradients, weight)
             attention(**inputs, weight=weight, **options, impl="reference")
-    monkeypatch.setattr(native, "_multiplies_tiles", lambda: True)
+    monkeypatch.setattr(native, "_MULTIPLIES_TILES", True)
     halves = {n: t.detach().bfloat16() for n, t in tensors().items()}
     for weight, name in (("softmax", "sdpa"), ("tanh", "native")):
         attention(**halves, weight=weight)

@@ -165,7 +165,7 @@ def _check_offsets(offsets: Tensor, query: Tensor) -> Tensor:
             f"q_offset takes one number or one for each of {query.shape[0]} in the batch, "
             f"not shape {tuple(offsets.shape)}"
         )
-    return offsets.clamp(-2 * FAR, 2 * FAR) if offsets.dtype == torch.int64 else offsets
+    return offsets.to(torch.int64).clamp(-2 * FAR, 2 * FAR)  # positions are added to them
 
 
 def check_window(window: object) -> Window:

@@ -6,7 +6,6 @@ masks, windows, grouped heads and dropout go into the kernel.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import cast
 
 import torch
@@ -108,6 +107,10 @@ def fastest(call: Call, surrounded: bool) -> bool:
     return best(call.query.dtype, call.weight, (queries, keys) if graded else None)
 
 
+# Asked once: torch.compile cannot trace the question.
+_MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
 def best(dtype: torch.dtype, weight: object, lengths: tuple[int, int] | None) -> bool:
     """Whether the kernels were measured, and were best, for calls of this kind.
 
@@ -122,12 +125,7 @@ def best(dtype: torch.dtype, weight: object, lengths: tuple[int, int] | None) ->
         if queries < _FEW and keys >= max(_MANY, _EACH * queries):
             return False
     half = dtype in (torch.bfloat16, torch.float16)
-    return not (half and type(weight) is weights.Softmax and _multiplies_tiles())
-
-
-@cache
-def _multiplies_tiles() -> bool:
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return not (half and type(weight) is weights.Softmax and _MULTIPLIES_TILES)
 
 
 def _tensors(call: Call) -> list[Tensor]:
