@@ -44,14 +44,16 @@ TRACED = [
 INDUCTOR = TRACED[:1] + TRACED[3:4]
 
 
-def compiled_rule(score, weight, mask, causal, backend) -> list[str]:
+def compiled_rule(
+    score, weight, mask, causal, backend, dtype: torch.dtype = torch.float32
+) -> list[str]:
     torch._dynamo.reset()
     sizes = {"queries": 9, "keys": 9, "width": 8, "batch": 2}
-    call = build_call(Case(3, score, weight, causal, mask, **sizes))
+    call = build_call(Case(3, score, weight, causal, mask, dtype=dtype, **sizes))
     run = torch.compile(attention, fullgraph=True, backend=backend)
-    truth, eager = cases.theirs(call, torch.float64), cases.theirs(call, torch.float32)
+    truth, eager = cases.theirs(call, torch.float64), cases.theirs(call, dtype)
     found = cases.ours(call, "auto", run)
-    return violations(found, eager, truth, cases.naturals(call), torch.float32)
+    return violations(found, eager, truth, cases.naturals(call), dtype)
 
 
 def one_graph() -> int:
@@ -67,6 +69,24 @@ def inductor() -> int:
         broken = compiled_rule(*case, backend="inductor")
         assert not broken, f"{case}: {broken}"
     return len(INDUCTOR)
+
+
+def halves() -> int:
+    """Half precision, and a layer under autocast: one graph, whatever ran before."""
+    kinds = list(product((torch.bfloat16, torch.float16), (*TRACED[:2], TRACED[3])))
+    for dtype, case in kinds:
+        broken = compiled_rule(*case, backend="aot_eager", dtype=dtype)
+        assert not broken, f"{case} in {dtype}: {broken}"
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 8)
+    sites = ("", "query=gelu", "score=cosine", "score=additive(tanh)", "weight=tanh")
+    for text in sites:
+        torch._dynamo.reset()
+        layer = ogive.Attention(8, 2, sites=text)
+        run = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(run(x), layer(x))
+    return len(kinds) + len(sites)
 
 
 def ten_lengths() -> int:

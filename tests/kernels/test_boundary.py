@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentTypeError
-from ogive.kernels import attention, compiled, edge_attention
+from ogive.kernels import AuxRequest, attention, compiled, edge_attention
 from ogive.kernels.checks import FAR
 from ogive.parts import Sizes, build, score_from
 
@@ -114,6 +114,29 @@ def test_offsets_beyond_every_length(far, impl):
     agree(after, results(tensors, "reference", weight="tanh"))
     before = results(tensors, impl, is_causal=True, q_offset=-far)
     assert not any(t.any() for t in before)
+
+
+@pytest.mark.parametrize("impl", ["native", "reference", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.uint32])
+def test_offsets_of_narrow_integers_do_not_wrap(dtype, impl):
+    """Rows are computed in blocks: a later one's offset is 100 and more rows than int8 counts."""
+    tensors = inputs(queries=1200, keys=1400)
+
+    def seen(offsets: Tensor, name: str) -> list[Tensor]:
+        asked = AuxRequest(row_sum=True, max_score=True)
+        options = {"weight": "tanh", "is_causal": True, "return_aux": asked}
+        out, aux = attention(*tensors, q_offset=offsets, impl=name, **options)
+        return [out, aux.row_sum, aux.max_score]
+
+    agree(seen(torch.tensor([100], dtype=dtype), impl), seen(torch.tensor([100]), "reference"))
+
+
+@pytest.mark.parametrize("impl", ["native", "reference", "chunked"])
+def test_an_offset_that_only_uint64_holds_is_beyond_every_length(impl):
+    tensors = inputs()
+    far = torch.tensor([MOST + 5], dtype=torch.uint64)
+    found = results(tensors, impl, weight="tanh", is_causal=True, q_offset=far)
+    agree(found, results(tensors, "reference", weight="tanh"))
 
 
 @pytest.mark.parametrize("impl", ["native", "reference"])

@@ -15,6 +15,7 @@ SCRIPT = Path(__file__).with_name("compile_checks.py")
 CHECKS = (
     "one_graph",
     "inductor",
+    "halves",
     "ten_lengths",
     "special_values",
     "kernels",

@@ -165,7 +165,10 @@ def _check_offsets(offsets: Tensor, query: Tensor) -> Tensor:
             f"q_offset takes one number or one for each of {query.shape[0]} in the batch, "
             f"not shape {tuple(offsets.shape)}"
         )
-    return offsets.to(torch.int64).clamp(-2 * FAR, 2 * FAR)  # positions are added to them
+    wide = offsets.to(torch.int64)  # positions are added to them
+    if offsets.dtype == torch.uint64:
+        wide = wide.where(wide >= 0, 2 * FAR)  # those that int64 does not hold
+    return wide.clamp(-2 * FAR, 2 * FAR)
 
 
 def check_window(window: object) -> Window:

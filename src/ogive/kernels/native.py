@@ -48,6 +48,8 @@ _ENOUGH_ASKED = 2**26
 _FEW, _MANY, _EACH = 48, 64, 16
 """Below so many queries, and from so many keys on, in all and for each query, gradients are bound
 by memory."""
+_MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+"""Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it."""
 _SUMS = (scores.Additive, scores.GatV2)
 _ACTING = (*_SUMS, scores.Gat)
 ACTS = {
@@ -105,10 +107,6 @@ def fastest(call: Call, surrounded: bool) -> bool:
         return False
     graded = torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(call))
     return best(call.query.dtype, call.weight, (queries, keys) if graded else None)
-
-
-# Asked once: torch.compile cannot trace the question.
-_MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def best(dtype: torch.dtype, weight: object, lengths: tuple[int, int] | None) -> bool:
