@@ -10,6 +10,7 @@ from layers.cases import HEADS, WIDTH, drawn, shaken
 from layers.spawned import outcome
 from ogive.kernels import EdgeList
 from ogive.layers import GraphAttention
+from ogive.models import GraphNetwork
 
 NODES, EDGES = 7, 20
 SETTINGS = {
@@ -41,7 +42,9 @@ SETTINGS = {
 }
 # Under dot query, key and value are one tensor, which dynamo takes as an input only once.
 SETTINGS["one tensor"] = {"sites": "output=identity", "share": "all"}
-COMPILED = ("gat", "gatv2", "busy", "one tensor", "listed", "listed features", "listed weights")
+LISTED = ("listed", "listed features", "listed weights", "fresh list")
+NETWORKS = ("network", "network of a list", "network of a fresh list", "network without loops")
+COMPILED = ("gat", "gatv2", "busy", "one tensor", *LISTED, *NETWORKS)
 
 
 def edges_of(seed: int = 0, nodes: int = NODES, edges: int = EDGES) -> torch.Tensor:
@@ -59,6 +62,10 @@ def compile_all(rank: int, path: str) -> None:
     jobs["listed"] = partial(compile_listed, "gat")
     jobs["listed features"] = partial(compile_listed, "features", drawn(EDGES, 2, seed=3).float())
     jobs["listed weights"] = partial(compile_listed, "gat", return_attention_weights=True)
+    jobs["fresh list"] = partial(compile_fresh, layer_of("gat").float())
+    for name in NETWORKS:
+        jobs[name] = partial(compile_network, name)
+    jobs["sorts"] = count_sorts
     jobs["definition"] = partial(compile_definition, True)
     jobs["in pieces"] = partial(compile_definition, False)
     torch.save({name: outcome(job) for name, job in jobs.items()}, path)
@@ -104,6 +111,56 @@ def compile_listed(name: str, *features: torch.Tensor, **more) -> tuple[int, flo
     compiled = outputs_and_gradients(run, layer, *given, **more)
     error = worst(compiled, outputs_and_gradients(layer, layer, *given, **more))
     return torch._dynamo.utils.counters["stats"]["unique_graphs"], error
+
+
+def compile_fresh(layer: torch.nn.Module) -> tuple[int, float]:
+    """One graph for a list whose `looped` nobody has asked for, and the same numbers twice."""
+    torch._dynamo.utils.counters.clear()
+    edges, x = EdgeList.build(edges_of(), NODES), drawn(NODES, WIDTH).float()
+    run = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    compiled = [outputs_and_gradients(run, layer, x, edges) for _ in range(2)]
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert edges.looped.edges == len(edges.looped.source), "what is padded is not kept"
+    plain = outputs_and_gradients(layer, layer, x, edges)
+    return graphs, max(worst(found, plain) for found in compiled)
+
+
+def network(**settings) -> GraphNetwork:
+    return shaken(GraphNetwork(WIDTH, 3, WIDTH, 2, HEADS, **settings)).float()
+
+
+def compile_network(name: str) -> tuple[int, float]:
+    if name == "network of a fresh list":
+        return compile_fresh(network())
+    torch._dynamo.utils.counters.clear()
+    model, edges = network(self_loops=name != "network without loops"), edges_of()
+    if name == "network of a list":
+        edges = EdgeList.build(edges, NODES)
+        assert edges.looped.edges
+    given = drawn(NODES, WIDTH).float(), edges
+    run = torch.compile(model, fullgraph=True, backend="aot_eager")
+    error = worst(
+        outputs_and_gradients(run, model, *given), outputs_and_gradients(model, model, *given)
+    )
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"], error
+
+
+def count_sorts() -> dict[str, int]:
+    """How often a compiled network of two blocks sorts edges, for what it is given."""
+    found = {}
+    for name, edges in {"edges": edges_of(), "list": EdgeList.build(edges_of(), NODES)}.items():
+        graphs: list[torch.fx.GraphModule] = []
+        model = network()
+
+        def keep(graph, inputs, to=graphs):
+            to.append(graph)
+            return graph
+
+        run = torch.compile(model, fullgraph=True, backend=keep)
+        run(drawn(NODES, WIDTH).float(), edges)
+        (graph,) = graphs
+        found[name] = sum("listed" in str(node.target) for node in graph.graph.nodes)
+    return found
 
 
 def compile_definition(whole: bool) -> float:

@@ -43,6 +43,11 @@ def test_compiles_whole(compiled, name):
     assert error < 1e-5
 
 
+def test_a_compiled_network_sorts_once_for_all_its_blocks(compiled):
+    """Edges are sorted without self loops and with them; a list is sorted already."""
+    assert compiled["sorts"] == {"edges": 2, "list": 1}
+
+
 def test_what_cannot_be_traced_says_what_to_do(compiled):
     assert "build an EdgeList beforehand" in compiled["definition"]
     assert isinstance(compiled["in pieces"], float), compiled["in pieces"]

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from layers.cases import drawn, shaken
 from ogive import Attention, Decoder, Encoder, GraphAttention, MultiheadAttention
 from ogive.layers import Block
-from ogive.models import Seq2Seq, Translator, VisionTransformer
+from ogive.models import GraphNetwork, Seq2Seq, Translator, VisionTransformer
 
 SITES = "query=rmsnorm(gain=true),gelu weight=sigmoid(bias=-log_n) mixed=gate(sigmoid)"
 SOFTMAX = "key=conv(2) weight=softmax output=silu"
@@ -78,6 +78,7 @@ USAGES = {
     "graph": Usage(
         lambda: GraphAttention(24, 4, sites="gatv2_2022", self_loops=True, root=True), _graph
     ),
+    "graph_network": Usage(lambda: GraphNetwork(24, 5, 24, 2, 4), _graph),
     "block": Usage(lambda: Block(24, 4, sites=SITES, norm="rmsnorm"), _layer),
     "decoder": Usage(lambda: Decoder(11, 24, 2, 4, sites=SITES, positions="rope"), _tokens),
     "encoder": Usage(lambda: Encoder(11, 24, 2, 4, sites=SOFTMAX, max_length=8), _tokens),

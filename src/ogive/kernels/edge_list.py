@@ -33,9 +33,10 @@ class EdgeList:
         source_start: int64 (sources + 1,), where each source's edges start in `by_source`.
         self_loops: whether the last edges join each node to itself, and no others do.
 
-    `rows` and `looped` are made on their first use. Ask for them before torch.compile traces what
-    the compiled kernels do not take. While it traces, a list with self loops is as long as if no
-    edge had been one, which is known then; what is left over at the end belongs to no node.
+    `rows` and `looped` are made on their first use. Ask for `rows` before torch.compile traces what
+    the compiled kernels do not take, and for `looped` where it shall be sorted once for all calls.
+    While it traces, a list with self loops is as long as if no edge had been one, which is known
+    then; what is left over at the end belongs to no node.
     """
 
     index: Tensor
@@ -109,12 +110,32 @@ class EdgeList:
             order, found = self.order.long(), rows_by_degree(self.target_start)
             return tuple((rows, order[places]) for rows, places in found)
 
-    @cached_property
+    @property
     def looped(self) -> EdgeList:
-        """The list with one edge from each node to itself, sorted when first asked for."""
+        """The list with one edge from each node to itself, sorted when first asked for.
+
+        torch.compile cannot trace the lock in a cached property. While it traces, the list is not
+        kept: it is longer there, and lasts as long as its graph.
+        """
         if self.self_loops:
             return self
-        return EdgeList.build(self.index, self.sources, self.targets, self_loops=True)
+        held = vars(self).get("_looped")
+        if held is None:
+            held = EdgeList.build(self.index, self.sources, self.targets, self_loops=True)
+            if not torch.compiler.is_compiling():
+                object.__setattr__(self, "_looped", held)
+        return held
+
+    def sorted_for(self, self_loops: bool) -> EdgeList:
+        """This list, or while torch.compile traces a copy, that holds `looped` where it is needed.
+
+        Layers that share it then sort once between them.
+        """
+        if not self_loops or self.self_loops or not torch.compiler.is_compiling():
+            return self
+        shared = self.to(self.device)
+        object.__setattr__(shared, "_looped", self.looped)
+        return shared
 
     @cached_property
     def apart(self) -> EdgeList:

@@ -51,6 +51,7 @@ class GraphNetwork(Saved):
     ) -> None:
         super().__init__()
         self.features, self.edge_width = whole("features", features), edge_width
+        self.self_loops = self_loops
         self.embedding = nn.Linear(features, whole("width", width))
         self.blocks = nn.ModuleList(
             GraphBlock(
@@ -95,6 +96,7 @@ class GraphNetwork(Saved):
         check_nodes("x", x, self.features, self)
         if not isinstance(edge_index, EdgeList):
             edge_index = EdgeList.build(edge_index, x.shape[0])
+        edge_index = edge_index.sorted_for(self.self_loops)
         x = self.dropout(self.embedding(x))
         for block in self.blocks:
             x = block(x, edge_index, edge_features)
