@@ -3,9 +3,10 @@
     pip install keras          # with torch as its backend; not a dependency of Ogive
     KERAS_BACKEND=torch python scripts/keras_cases.py
 
-Writes tests/integrations/keras_cases.npz: for each case the layer's configuration, its weights by
-path, inputs, outputs and the gradients of a weighted sum of the outputs. They are right to float32:
-on the torch backend Keras' matrix products round to it whatever the layer's dtype.
+Writes tests/integrations/keras_cases.npz: for each case the layer's configuration, its variables by
+path as `ogive.integrations.keras` says how to collect them, inputs, outputs and the gradients of a
+weighted sum of the outputs. They are right to float32: on the torch backend Keras' matrix products
+round to it whatever the layer's dtype.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ MULTI_HEAD = {
     "window": ({"num_heads": 2, "key_dim": 3, "sliding_window": 2}, {}),
     "masked": ({"num_heads": 2, "key_dim": 3}, {"attention_mask": True}),
     "memory": ({"num_heads": 2, "key_dim": 4}, {"memory": True}),
+    "dropout": ({"num_heads": 2, "key_dim": 3, "dropout": 0.3, "name": "named"}, {}),
 }
-ADDITIVE = {"additive": {}, "additive_unscaled": {"use_scale": False}}
+ADDITIVE = {
+    "additive": {},
+    "additive_unscaled": {"use_scale": False},
+    "additive_dropout": {"dropout": 0.3, "name": "named"},
+    "additive_unscaled_dropout": {"use_scale": False, "dropout": 0.3},
+}
 
 
 def main() -> None:
@@ -63,8 +70,7 @@ def record(name, layer, inputs, call, generator) -> dict[str, np.ndarray]:
     """The arrays of one case, with weights off their start so that biases are not zero."""
     tensors = {k: torch.tensor(v, requires_grad=True) for k, v in inputs.items()}
     call(*tensors.values())
-    variables = [v for v in layer.variables if "seed" not in v.path]
-    for variable in variables:
+    for variable in layer.trainable_variables:
         variable.assign(generator.normal(size=variable.shape) * 0.4)
     if inputs["memory"] is inputs["query"]:
         tensors["memory"] = tensors["query"]
@@ -74,11 +80,8 @@ def record(name, layer, inputs, call, generator) -> dict[str, np.ndarray]:
     found = {"out": out.detach().numpy(), "slope": slope}
     found |= {k: v for k, v in inputs.items() if k == "query" or v is not inputs["query"]}
     found |= {f"grad/{k}": t.grad.numpy() for k, t in tensors.items() if k in found}
-    for variable in variables:
-        path = "/".join(variable.path.split("/")[-2:]) if "/" in variable.path else variable.path
-        path = "scale" if path.endswith("scale") else path
-        found[f"weight/{path}"] = variable.numpy()
-        found[f"weight_grad/{path}"] = variable.value.grad.numpy()
+    found |= {f"weight/{v.path}": v.numpy() for v in layer.variables}
+    found |= {f"weight_grad/{v.path}": v.value.grad.numpy() for v in layer.trainable_variables}
     config = {k: v for k, v in layer.get_config().items() if not isinstance(v, dict) or k == "x"}
     found["config"] = np.array(json.dumps(config))
     return {f"{name}/{key}": array for key, array in found.items()}

@@ -282,6 +282,16 @@ STORED = np.load(Path(__file__).with_name("keras_cases.npz"), allow_pickle=False
 KERAS = sorted({name.split("/")[0] for name in STORED.files})
 
 
+def short(weights):
+    """The weights by what their rows call them, without the state of random numbers."""
+    words = 1 if any(path.endswith("scale") for path in weights) else 2
+    return {
+        "/".join(path.split("/")[-words:]): array
+        for path, array in weights.items()
+        if not path.endswith("seed_generator_state")
+    }
+
+
 def stored(name):
     """One case: its configuration, its weights and their gradients, and the other tensors."""
     mine = {k.removeprefix(f"{name}/"): STORED[k] for k in STORED.files if k.startswith(f"{name}/")}
@@ -310,14 +320,14 @@ def test_keras(name):
     memory = tensors["memory"].requires_grad_() if "memory" in tensors else None
     mask = tensors.get("attention_mask")
     options = {} if mask is None else {"attn_mask": mask[:, None]}
-    out = layer(query, memory, is_causal=name == "causal", **options)
+    out = layer.eval()(query, memory, is_causal=name == "causal", **options)
     (out * tensors["slope"]).sum().backward()
     close(out, keras_formula(name, config, weights, tensors))
     compare = {"out": (out, tensors["out"]), "query": (query.grad, tensors["grad/query"])}
     if memory is not None:
         compare["memory"] = (memory.grad, tensors["grad/memory"])
     own = dict(layer.named_parameters())
-    for key, grad in bridge.read(gradients, Heads(layer.heads, layer.kv_heads)).items():
+    for key, grad in bridge.read(short(gradients), Heads(layer.heads, layer.kv_heads)).items():
         compare[key] = (own[key].grad, grad)
     assert len(compare) >= 3
     for key, (came, wanted) in compare.items():
@@ -326,7 +336,7 @@ def test_keras(name):
 
 def keras_formula(name, config, weights, tensors):
     """What the documentation of Keras' layers says that they compute, in float64."""
-    x, m = tensors["query"], tensors.get("memory", tensors["query"])
+    x, m, weights = tensors["query"], tensors.get("memory", tensors["query"]), short(weights)
     if name.startswith("additive"):
         scale = weights.get("scale", torch.ones(6))
         return (torch.tanh(x[:, :, None] + m[:, None]) * scale).sum(-1).softmax(-1) @ m
@@ -352,9 +362,10 @@ def keras_formula(name, config, weights, tensors):
 def test_keras_and_back(name):
     config, weights, _, _ = stored(name)
     layer, _ = keras_layer(name, config, weights)
+    weights = short(weights)
     back = keras.to_keras_additive if name.startswith("additive") else keras.to_keras
     options, written = back(layer)
-    if name == "additive_unscaled":
+    if name.startswith("additive_unscaled"):
         assert torch.equal(written.pop("scale"), torch.ones(6))
     assert written.keys() == weights.keys()
     assert all(torch.equal(written[k].to(v), v) for k, v in weights.items())
@@ -378,8 +389,76 @@ def test_what_attention_cannot_take_from_keras(changes, says):
         keras.from_keras({**config, **changes}, weights)
 
 
+@pytest.mark.parametrize("before", ["", "attention/", "model/encoder/attention/"])
+@pytest.mark.parametrize("name", ["plain", "dropout", "additive", "additive_dropout"])
+def test_weights_of_keras_are_found_by_the_last_words_of_their_paths(name, before):
+    config, weights, _, _ = stored(name)
+    wanted, _ = keras_layer(name, config, weights)
+    came = {f"{before}{path}": array for path, array in short(weights).items()}
+    came[f"{before}seed_generator_7/seed_generator_state"] = np.array([3, 0])
+    layer, _ = keras_layer(name, config, came)
+    for key, tensor in wanted.state_dict().items():
+        assert torch.equal(layer.state_dict()[key], tensor)
+
+
+def test_weights_of_two_keras_layers_are_not_mixed():
+    config, weights, _, _ = stored("plain")
+    both = {f"{layer}/{path}": t for layer in ("a", "b") for path, t in short(weights).items()}
+    with pytest.raises(ArgumentError, match=r"'query/kernel' twice, as 'a/query.*'b/query"):
+        keras.from_keras(config, both)
+    with pytest.raises(ArgumentError, match="'scale' twice, as 'a/scale' and 'b/scale'"):
+        keras.from_keras_additive({}, {"a/scale": np.ones(3), "b/scale": np.ones(3)})
+
+
+NO_ARRAYS = [
+    3,
+    "text",
+    None,
+    np.ones((12, 3, 4), int),
+    np.ones((12, 3, 4), bool),
+    [["a"]],
+    [object()],
+]
+
+
+@pytest.mark.parametrize("array", NO_ARRAYS)
+def test_weights_that_are_no_arrays_of_real_numbers(array):
+    config, weights, _, _ = stored("plain")
+    with pytest.raises(ArgumentTypeError, match=r"the weight 'query/kernel' takes.*floating-point"):
+        keras.from_keras(config, {**short(weights), "query/kernel": array})
+    with pytest.raises(ArgumentTypeError, match="the weight 'a/scale' takes.*floating-point"):
+        keras.from_keras_additive({}, {"a/scale": array})
+
+
+@pytest.mark.parametrize("call", [keras.from_keras, keras.from_keras_additive])
+def test_what_is_no_mapping(call):
+    config, weights, _, _ = stored("plain" if call is keras.from_keras else "additive")
+    for wrong in (list(weights.values()), None, 3):
+        with pytest.raises(ArgumentTypeError, match=r"weights takes arrays.*v\.path: v\.numpy"):
+            call(config, wrong)
+    for wrong in (None, 3, "config", [1]):
+        with pytest.raises(ArgumentTypeError, match="config takes the dictionary"):
+            call(wrong, weights)
+
+
+@pytest.mark.parametrize("layer", [3, None, torch.nn.Linear(2, 2), "layer"])
+def test_only_our_layer_goes_to_keras(layer):
+    for back in (keras.to_keras, keras.to_keras_additive):
+        with pytest.raises(ArgumentTypeError, match=rf"{back.__name__} takes an ogive\.Attention"):
+            back(layer)
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value", "attention_output"])
+def test_kernels_of_other_axes(name):
+    config, weights, _, _ = stored("plain")
+    for wrong in (np.ones(12), np.float64(3.0), np.ones((2, 3))):
+        with pytest.raises(ArgumentError, match=rf"'{name}/kernel' has three axes, not the shape"):
+            keras.from_keras(config, {**short(weights), f"{name}/kernel": wrong})
+
+
 def test_keras_weights_that_do_not_fit():
     config, weights, _, _ = stored("plain")
+    weights = short(weights)
     less = {k: v for k, v in weights.items() if k != "key/kernel"}
     with pytest.raises(ArgumentError, match="lack 'key/kernel'"):
         keras.from_keras(config, less)

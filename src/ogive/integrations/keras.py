@@ -1,11 +1,13 @@
 """Keras' MultiHeadAttention and AdditiveAttention ↔ ogive.Attention, from configs and arrays.
 
 Keras itself is not needed: `layer.get_config()` is a dictionary and weights are arrays. Collect
-them where Keras runs, by the last two words of each variable's path:
+them where Keras runs, by each variable's path:
 
-    weights = {"/".join(v.path.split("/")[-2:]): v.numpy() for v in layer.variables}
+    weights = {v.path: v.numpy() for v in layer.variables}
 
-(`query/kernel`, …; for AdditiveAttention the single `scale`.) Random-number state is left out.
+Of a path the last words count (`query/kernel`, …; for AdditiveAttention the single `scale`), so
+that a layer's name and its model's may stand before them or not. The state of a generator of random
+numbers, which layers with dropout hold, is passed over.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ogive.errors import ArgumentError
+from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.integrations.keras_weights import tensors_by_path
 from ogive.integrations.state_dicts import Bridge, Heads, Row, loaded
 from ogive.layers import Attention
 from ogive.layers.checks import whole
@@ -106,8 +109,10 @@ def from_keras(config: Mapping[str, Any], weights: Weights) -> Attention:
 
     Raises:
         ArgumentError: an option that `Attention` cannot honour, or a weight that no row knows.
+        ArgumentTypeError: a config that is no mapping, or weights that are no mapping of arrays of
+            floating-point numbers.
     """
-    tensors = {name: torch.as_tensor(array) for name, array in weights.items()}
+    tensors = tensors_by_path(weights, 2)
     _check_config(config, tensors)
     query, key = tensors["query/kernel"], tensors["key/kernel"]
     window = config.get("sliding_window")
@@ -134,7 +139,9 @@ def to_keras(layer: Attention) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises:
         ArgumentError: what Keras' layer has no place for.
+        ArgumentTypeError: not an `Attention`.
     """
+    _check_layer("to_keras", layer)
     gate = layer.sites == Sites(mixed="gate(sigmoid)")
     state = layer.state_dict()
     bias = "q_proj.bias" in state
@@ -171,14 +178,16 @@ def from_keras_additive(
 
     Args:
         config: `layer.get_config()`.
-        weights: `{"scale": array}`; empty where `use_scale` is False, which is a scale of ones.
+        weights: the array `scale` by its path (module docstring); none where `use_scale` is False,
+            which is a scale of ones.
         width: features, needed where there is no scale.
 
     Raises:
         ArgumentError: an option or weight that does not fit.
+        ArgumentTypeError: as `from_keras`.
     """
     _check_known(config, {"dropout"} | _IDLE, ADDITIVE.name)
-    tensors = {name: torch.as_tensor(array) for name, array in weights.items()}
+    tensors = tensors_by_path(weights, 1)
     if not config.get("use_scale", True):
         if tensors:
             raise ArgumentError(f"use_scale=False goes without weights, and {list(tensors)} came")
@@ -203,7 +212,9 @@ def to_keras_additive(layer: Attention) -> tuple[dict[str, Any], dict[str, Tenso
 
     Raises:
         ArgumentError: a layer with projections, several heads or another score.
+        ArgumentTypeError: not an `Attention`.
     """
+    _check_layer("to_keras_additive", layer)
     plain = from_keras_additive({"use_scale": False}, {}, layer.width)
     if layer.sites != plain.sites or layer.heads != 1:
         raise ArgumentError(
@@ -211,6 +222,11 @@ def to_keras_additive(layer: Attention) -> tuple[dict[str, Any], dict[str, Tenso
             f"{str(layer.sites)!r} under {layer.heads}"
         )
     return {"dropout": layer.dropout}, ADDITIVE.write(layer.state_dict(), Heads(1, 1))
+
+
+def _check_layer(name: str, layer: object) -> None:
+    if not isinstance(layer, Attention):
+        raise ArgumentTypeError(f"{name} takes an ogive.Attention, not {layer!r}")
 
 
 def _check_config(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -221,6 +237,11 @@ def _check_config(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> N
     for name in ("query/kernel", "key/kernel", "value/kernel", "attention_output/kernel"):
         if name not in tensors:
             raise ArgumentError(f"the weights lack {name!r} (they hold {sorted(tensors)})")
+        if tensors[name].dim() != 3:
+            raise ArgumentError(
+                f"the weight {name!r} has three axes, not the shape {tuple(tensors[name].shape)}: "
+                "(features, heads, features per head), of the output the heads first"
+            )
     reads = (tensors["key/kernel"].shape[0], tensors["value/kernel"].shape[0])
     width, gives = tensors["query/kernel"].shape[0], tensors["attention_output/kernel"].shape[-1]
     refused = {
@@ -241,7 +262,11 @@ def _check_config(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> N
             raise ArgumentError(f"ogive.Attention cannot honour {what}")
 
 
-def _check_known(config: Mapping[str, Any], known: set[str], name: str) -> None:
+def _check_known(config: object, known: set[str], name: str) -> None:
+    if not isinstance(config, Mapping):
+        raise ArgumentTypeError(
+            f"config takes the dictionary of layer.get_config(), not {type(config).__name__}"
+        )
     unknown = sorted(set(config) - known)
     if unknown:
         raise ArgumentError(f"the config of {name} has options that Ogive does not know: {unknown}")
