@@ -7,7 +7,7 @@ import torch
 from torch import multiprocessing
 
 from layers import usage_cases
-from layers.usage_cases import COMPILED, USAGES, Checkpointed, build, step
+from layers.usage_cases import USAGES, Checkpointed, build, step
 
 
 def same(came, wanted, tolerance=1e-9):
@@ -33,8 +33,8 @@ def spread(tmp_path_factory):
     return [torch.load(folder / f"steps.{rank}") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiled_whole(name, compiled):
+@pytest.mark.parametrize("name", USAGES)
+def test_compiled(name, compiled):
     same(compiled[name], step(build(name), name))
 
 

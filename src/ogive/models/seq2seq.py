@@ -35,6 +35,9 @@ class Seq2Seq(Pairs):
     has (`value` and `output` sites), and the readout is an ordinary hidden layer where the paper
     has a maxout.
 
+    torch.compile runs it in pieces and refuses it with `fullgraph=True`: it traces no recurrent
+    layer of torch's, and sentences are packed by lengths, which are read from the mask as numbers.
+
     Args:
         source_vocabulary, target_vocabulary: how many tokens either language has.
         width: features of an embedding, of a state of each GRU, and of the attention layer.
