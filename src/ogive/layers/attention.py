@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ogive.errors import ArgumentError, unknown
 from ogive.kernels import Aux, AuxRequest, attention, impls
-from ogive.kernels.checks import check_dropout, check_mask, check_window
+from ogive.kernels.checks import check_dropout, check_flag, check_mask, check_window
 from ogive.layers import checks
 from ogive.layers.cache import Cache
 from ogive.layers.chain import install, plan, run, walk
@@ -83,7 +83,7 @@ class Attention(nn.Module):
         if impl not in {*impls(), "auto"}:
             raise unknown("impl", str(impl), [*impls(), "auto"])
         self.impl = impl
-        self._build(bias, positions)
+        self._build(check_flag("bias", bias), positions)
 
     def _build(self, bias: bool, positions: str | None) -> None:
         """Walk the widths, then make the parts in the order in which forward runs them."""

@@ -4,6 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ogive.errors import ArgumentError, unknown
+from ogive.kernels.checks import check_flag
 from ogive.layers.attention import Attention
 from ogive.layers.cache import Cache
 from ogive.layers.checks import whole
@@ -94,7 +95,7 @@ class Block(Residual):
     ) -> None:
         super().__init__()
         shared = {"kv_heads": kv_heads, "bias": bias, "dropout": dropout, "impl": impl}
-        self.norm_first = norm_first
+        self.norm_first = check_flag("norm_first", norm_first)
         self.attention = Attention(
             width, heads, sites=sites, positions=positions, window_size=window_size, **shared
         )

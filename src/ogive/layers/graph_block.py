@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ogive.kernels import EdgeList
+from ogive.kernels.checks import check_flag
 from ogive.layers.block import Residual, norm_from
 from ogive.layers.graph import GraphAttention
 from ogive.parts.sites import Sites
@@ -41,7 +42,7 @@ class GraphBlock(Residual):
         impl: str = "auto",
     ) -> None:
         super().__init__()
-        self.norm_first = norm_first
+        self.norm_first = check_flag("norm_first", norm_first)
         self.attention = GraphAttention(
             width,
             heads,

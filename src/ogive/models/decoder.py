@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ogive.errors import ArgumentError
+from ogive.kernels.checks import check_flag
 from ogive.layers.cache import Cache
 from ogive.layers.checks import whole
 from ogive.models.trunk import Trunk
@@ -76,7 +77,8 @@ class Decoder(Trunk):
             window_size=window_size,
             impl=impl,
         )
-        self.head = None if tie_embeddings else nn.Linear(width, vocabulary, bias=False)
+        tied = check_flag("tie_embeddings", tie_embeddings)
+        self.head = None if tied else nn.Linear(width, vocabulary, bias=False)
 
     def forward(
         self, tokens: Int64[Tensor, "b t"], *, cache: Sequence[Cache] | None = None

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ogive.errors import unknown
+from ogive.kernels.checks import check_flag
 from ogive.layers.checks import whole
 from ogive.models.trunk import Trunk
 from ogive.parts.sites import Sites
@@ -73,7 +74,7 @@ class Encoder(Trunk):
             raise unknown("pool", str(pool), POOLS)
         self.pool = pool
         answers = vocabulary if classes is None else whole("classes", classes)
-        tied = tie_embeddings and classes is None
+        tied = check_flag("tie_embeddings", tie_embeddings) and classes is None
         self.head = None if tied else nn.Linear(width, answers, bias=False)
 
     def forward(

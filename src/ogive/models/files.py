@@ -23,7 +23,7 @@ from torch import Tensor
 from ogive.errors import DataError, unknown
 
 FORMAT = "ogive model"
-VERSION = 1
+VERSION = 1  # one that adds a setting says what the files before it mean by not having it
 CONFIG = "config.json"
 _KEYS = ("format", "version", "model", "settings", "weights")
 _SHOWN = 4  # names of tensors in a message
@@ -103,7 +103,10 @@ def read_config(place: Path) -> dict[str, Any]:
     path = place / CONFIG
     try:
         config = json.loads(_read(path, "model"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of too many digits is no JSONDecodeError
         raise DataError(f"{path} is no JSON, or was cut short: {error}") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         came = config.get("format") if isinstance(config, dict) else config

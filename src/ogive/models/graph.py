@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ogive.kernels import EdgeList
-from ogive.kernels.checks import check_dropout
+from ogive.kernels.checks import check_dropout, check_flag
 from ogive.layers.block import norm_from
 from ogive.layers.checks import check_nodes, whole
 from ogive.layers.graph_block import GraphBlock
@@ -51,7 +51,7 @@ class GraphNetwork(Saved):
     ) -> None:
         super().__init__()
         self.features, self.edge_width = whole("features", features), edge_width
-        self.self_loops = self_loops
+        self.self_loops = check_flag("self_loops", self_loops)
         self.embedding = nn.Linear(features, whole("width", width))
         self.blocks = nn.ModuleList(
             GraphBlock(
@@ -69,7 +69,7 @@ class GraphNetwork(Saved):
             )
             for _ in range(whole("depth", depth, 0))
         )
-        self.norm = norm_from(norm, width) if norm_first else None
+        self.norm = norm_from(norm, width) if check_flag("norm_first", norm_first) else None
         self.dropout = nn.Dropout(check_dropout(dropout))
         self.head = nn.Linear(width, whole("classes", classes))
 

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
-import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from ogive.errors import ArgumentError, ArgumentTypeError, DataError, OgiveError, unknown
+from ogive.errors import ArgumentError, ArgumentTypeError, DataError, unknown
+from ogive.models.building import build
 from ogive.models.files import CONFIG, must_match, read_config, read_weights, write_model
 from ogive.parts.form import Form
 from ogive.parts.part import Part
@@ -78,30 +78,11 @@ class Saved(nn.Module):
                 f"{place / CONFIG} holds a model of the kind {config['model']!r}, not "
                 f"{cls.kind!r}{hint}"
             )
-        model = cls._built(config["settings"], place / CONFIG)
         tensors = read_weights(place, config["weights"])
+        model = cast(Self, build(cls, cls.kind, config["settings"], tensors, place / CONFIG))
         must_match(model.state_dict(), tensors, place)
         model.load_state_dict(tensors, strict=True, assign=True)
         return model.eval()
-
-    @classmethod
-    def _built(cls, settings: dict[str, Any], config: Path) -> Self:
-        """A model of these settings, without memory for its parameters."""
-        takes = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
-        for name in settings:
-            if name not in takes:
-                raise DataError(f"{config}: {unknown(f'setting of a {cls.kind}', name, takes)}")
-        needed = [n for n, p in takes.items() if p.default is p.empty and n not in settings]
-        if needed:
-            raise DataError(f"{config}: a {cls.kind} needs the setting {needed[0]!r}, not given")
-        try:
-            with torch.device("meta"):
-                return cls(**settings)
-        except (OgiveError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{config}: these settings build no {cls.kind}: {error}. A part of your own must "
-                "be defined before the model that uses it is loaded"
-            ) from error
 
 
 def kinds() -> dict[str, type[Saved]]:

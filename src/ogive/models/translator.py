@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ogive.errors import ArgumentError
 from ogive.kernels import AuxRequest
+from ogive.kernels.checks import check_flag
 from ogive.layers.checks import whole
 from ogive.models.pairs import Pairs, check_source, check_target
 from ogive.models.trunk import Embedding, Stack
@@ -63,6 +64,7 @@ class Translator(Pairs):
     ) -> None:
         answers = source_vocabulary if target_vocabulary is None else target_vocabulary
         super().__init__(end, answers)
+        whole("width", width)
         self.source_embedding = Embedding(whole("source_vocabulary", source_vocabulary), width)
         shared: dict[str, Any] = {
             "kv_heads": kv_heads,
@@ -77,12 +79,13 @@ class Translator(Pairs):
         }
         reading = sites if encoder_sites is None else encoder_sites
         crossing = sites if memory_sites is None else memory_sites
-        self.encoder = Stack(whole("width", width), depth, heads, sites=reading, **shared)
+        self.encoder = Stack(width, depth, heads, sites=reading, **shared)
         self.decoder = Stack(
             width, depth, heads, sites=sites, memory_width=width, memory_sites=crossing, **shared
         )
         self.target_embedding = None if target_vocabulary is None else Embedding(answers, width)
-        self.head = None if tie_embeddings else nn.Linear(width, answers, bias=False)
+        tied = check_flag("tie_embeddings", tie_embeddings)
+        self.head = None if tied else nn.Linear(width, answers, bias=False)
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from ogive.errors import ArgumentError, ArgumentTypeError
-from ogive.kernels.checks import check_dropout
+from ogive.kernels.checks import check_dropout, check_flag
 from ogive.layers.block import Block, norm_from
 from ogive.layers.cache import Cache
 from ogive.layers.checks import whole
@@ -58,7 +58,7 @@ class Stack(nn.Module):
             )
             for _ in range(whole("depth", depth, 0))
         )
-        self.norm = norm_from(norm, width) if norm_first else None
+        self.norm = norm_from(norm, width) if check_flag("norm_first", norm_first) else None
         self.dropout = nn.Dropout(check_dropout(dropout))
 
     def run(
