@@ -23,7 +23,7 @@ from torch_geometric.nn import (
 
 from integrations.test_bridges import close, drawn, shaken
 from ogive import GraphAttention
-from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.errors import ArgumentError, ArgumentTypeError, OgiveError, UnknownName
 from ogive.integrations import graph_tables as tables
 from ogive.integrations.state_dicts import Bridge, Heads, loaded
 from ogive.integrations.torch_geometric import AttentionConv, AttentionGNN, from_pyg, to_pyg
@@ -477,6 +477,120 @@ def test_sizes_that_wait_are_refused(sizes):
 def test_every_hook_of_pygs_is_refused():
     theirs = {n for n in vars(MessagePassing) if n.startswith("register_") and "hook" in n}
     assert theirs == {n for n in vars(AttentionConv) if n.startswith("register_")}
+
+
+# Options by PyG's names, in which AttentionConv stands in the place of each of PyG's layers.
+AS_THEIRS = {
+    GATv2Conv: ({}, [{}, {"share_weights": True}]),
+    GATConv: ({"sites": "score=gat output=identity", "share": "all", "bias": False}, [{}]),
+}
+WORDS = [
+    {},
+    {"negative_slope": 0.0},
+    {"negative_slope": 0.05, "edge_dim": 3},
+    {"negative_slope": 0.2, "concat": False},
+    {"edge_dim": 2, "fill_value": "mean", "aggr": "sum"},
+    {"edge_dim": 2, "add_self_loops": False, "fill_value": 7.0},
+    {"fill_value": 0.5, "aggr": "add", "flow": "source_to_target"},
+    {"residual": True, "edge_dim": 1, "node_dim": 0},
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize(
+    ("kind", "more"), [(kind, more) for kind, (_, mores) in AS_THEIRS.items() for more in mores]
+)
+def test_options_by_pygs_names_have_pygs_numbers(kind, more, words):
+    own = AS_THEIRS[kind][0]
+    options = {k: v for k, v in {**words, **more}.items() if k != "node_dim"}
+    biased = {"bias": own["bias"]} if "bias" in own else {}
+    theirs = shaken(kind(WIDTH, EACH, HEADS, **options, **biased))
+    ours = AttentionConv(WIDTH, EACH, HEADS, **own, **words, **more).double()
+    ours.attention.load_state_dict(from_pyg(theirs).state_dict(), strict=True)
+    assert ours.attention.sites == from_pyg(theirs).sites
+    x, edge_index = drawn(NODES, WIDTH), edges_of()
+    features = (drawn(EDGES, words["edge_dim"], seed=3),) if "edge_dim" in words else ()
+    close(ours(x, edge_index, *features), theirs(x, edge_index, *features))
+
+
+def test_root_weight_is_pygs_word_for_residual():
+    options = {"sites": "output=identity", "share": "none", "add_self_loops": False}
+    for root in (True, False):
+        theirs = shaken(TransformerConv(WIDTH, EACH, HEADS, root_weight=root, bias=False))
+        ours = AttentionConv(
+            WIDTH, EACH, HEADS, root_weight=root, beta=False, bias=False, **options
+        ).double()
+        ours.attention.load_state_dict(from_pyg(theirs).state_dict(), strict=True)
+        x, edge_index = drawn(NODES, WIDTH), edges_of()
+        close(ours(x, edge_index), theirs(x, edge_index))
+
+
+SILU = "score=gatv2(silu) output=identity"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"negative_slope": 1.0}, ArgumentError, "negative_slope takes a number from 0.*not 1.0"),
+        ({"negative_slope": -0.1}, ArgumentError, "negative_slope takes a number from 0"),
+        ({"negative_slope": float("nan")}, ArgumentError, "negative_slope takes a number from 0"),
+        ({"negative_slope": "0.2"}, ArgumentTypeError, "negative_slope takes a number.*'0.2'"),
+        ({"negative_slope": True}, ArgumentTypeError, "negative_slope takes a number.*True"),
+        ({"negative_slope": 0.2, "sites": SILU}, ArgumentError, "negative_slope=0.2.*score=gatv2"),
+        ({"negative_slope": 0.2, "sites": ""}, ArgumentError, "negative_slope=0.2.*score=dot"),
+        ({"fill_value": 0.0, "edge_dim": 2}, ArgumentError, "honour fill_value=0.0, only 'mean'"),
+        ({"fill_value": torch.zeros(2), "edge_dim": 2}, ArgumentError, "honour fill_value=tensor"),
+        ({"flow": "target_to_source"}, ArgumentError, r"honour flow='target_to.*edge_index\.flip"),
+        ({"aggr": "mean"}, ArgumentError, "honour aggr='mean', only 'add' or 'sum'"),
+        ({"aggr": ["add", "max"]}, ArgumentError, r"honour aggr=\['add', 'max'\]"),
+        ({"aggr": None}, ArgumentError, "honour aggr=None"),
+        ({"node_dim": 1}, ArgumentError, "honour node_dim=1"),
+        ({"decomposed_layers": 2}, ArgumentError, "honour decomposed_layers=2"),
+        ({"beta": True}, ArgumentError, "honour beta=True, only False.*residual=True"),
+        ({"share_weights": True, "share": "none"}, ArgumentError, "share_weights=True.*'none'"),
+        ({"share_weights": 1}, ArgumentTypeError, "share_weights takes True or False, not 1"),
+        ({"root_weight": None}, ArgumentTypeError, "root_weight takes True or False, not None"),
+        ({"negativ_slope": 0.1}, UnknownName, "did you mean 'negative_slope'.*fill_value"),
+        ({"edge_dim": 0}, ArgumentError, "edge_dim takes a whole number of at least 1, not 0"),
+        ({"edge_dim": "2"}, ArgumentTypeError, "edge_dim takes a whole number, not '2'"),
+        ({"out_channels": 0}, ArgumentError, "out_channels takes a whole number of at least 1"),
+        ({"in_channels": (4, 0)}, ArgumentError, "in_channels takes a whole number of at least 1"),
+        ({"in_channels": 2.5}, ArgumentTypeError, "in_channels takes a whole number, not 2.5"),
+        ({"concat": 1}, ArgumentTypeError, "concat takes True or False, not 1"),
+        ({"add_self_loops": None}, ArgumentTypeError, "add_self_loops takes True or False"),
+        ({"residual": "yes"}, ArgumentTypeError, "residual takes True or False, not 'yes'"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_refused_by_pygs_names(options, error, says):
+    given = {"in_channels": WIDTH, "out_channels": EACH, "heads": HEADS} | options
+    with pytest.raises(error, match=says) as caught:
+        AttentionConv(**given)
+    assert isinstance(caught.value, OgiveError)
+
+
+def test_features_of_edges_are_refused_by_pygs_names():
+    x, edge_index, features = drawn(NODES, WIDTH), edges_of(), drawn(EDGES, 2)
+    plain, conv = (AttentionConv(WIDTH, EACH, HEADS, edge_dim=dim).double() for dim in (None, 2))
+    for layer, came, error, says in (
+        (
+            plain,
+            features,
+            ArgumentError,
+            "edge_attr came, and the layer was built without edge_dim",
+        ),
+        (conv, None, ArgumentError, r"edge_attr is missing: this layer takes \(edges, 2\)"),
+        (
+            conv,
+            features[:, :1],
+            ArgumentError,
+            r"edge_attr has shape \(40, 1\); \(edges, edge_dim\)",
+        ),
+        (conv, features.float(), ArgumentTypeError, "edge_attr has dtype torch.float32"),
+        (conv, features.int(), ArgumentTypeError, "edge_attr takes a floating-point tensor"),
+        (conv, [1.0], ArgumentTypeError, "edge_attr takes a floating-point tensor, not list"),
+    ):
+        with pytest.raises(error, match=says):
+            layer(x, edge_index, came)
 
 
 def test_a_missing_package_names_the_extra():

@@ -16,6 +16,7 @@ from layers.spawned_graph import EDGES, NODES, SETTINGS, edges_of, layer_of
 from ogive.errors import ArgumentError, ArgumentTypeError, ImplUnavailable, OgiveError, UnknownName
 from ogive.kernels import EdgeList
 from ogive.layers import GraphAttention
+from ogive.models import GraphNetwork
 
 NAMES = tuple(SETTINGS)
 
@@ -255,6 +256,46 @@ def test_calling(unchecked_shapes, self_loops, given, error, says):
 def test_calling_with_features(unchecked_shapes, features, error, says):
     with pytest.raises(error, match=says):
         GraphAttention(WIDTH, HEADS, edge_width=2)(X, GOOD, features)
+
+
+FEATURES = torch.ones(3, 2)
+
+
+@pytest.mark.parametrize("self_loops", [False, True])
+@pytest.mark.parametrize("sites", ["gatv2_2022", "gat2018", ""])
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [
+        *((FEATURES.to(d), f"has dtype {d}.*float32") for d in (torch.double, torch.bfloat16)),
+        (FEATURES.half(), "has dtype torch.float16, and the layer's weights torch.float32"),
+        (FEATURES > 0, "takes a floating-point tensor, not torch.bool"),
+        (FEATURES.to(torch.complex64), "takes a floating-point tensor, not torch.complex64"),
+        (FEATURES.to_sparse(), "takes a floating-point tensor, not torch.sparse_coo"),
+        (FEATURES.to("meta"), "is on meta, but edge_index is on cpu"),
+    ],
+)
+def test_features_of_another_kind(unchecked_shapes, features, says, network, sites, self_loops):
+    options = {"edge_width": 2, "sites": sites, "self_loops": self_loops}
+    layer = (
+        GraphNetwork(WIDTH, 3, WIDTH, 1, HEADS, **options)
+        if network
+        else GraphAttention(WIDTH, HEADS, **options)
+    )
+    for edges in (GOOD, EdgeList.build(GOOD, 4)):
+        with pytest.raises(ArgumentTypeError, match=f"edge_features {says}"):
+            layer(X, edges, features)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_takes_features_of_its_dtypes(dtype):
+    layer = GraphAttention(WIDTH, HEADS, edge_width=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(X, GOOD, FEATURES.to(dtype)).shape == (4, WIDTH)
+        with pytest.raises(ArgumentTypeError, match="edge_features has dtype torch.float64"):
+            layer(X, GOOD, FEATURES.double())
+        with pytest.raises(ArgumentTypeError, match="x has dtype torch.float64"):
+            layer(X.double(), GOOD, FEATURES)
 
 
 def test_a_named_impl_runs_or_says_why_not():

@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.integrations import pyg_options
 from ogive.integrations.packages import needed
 from ogive.integrations.pyg_bridges import from_pyg, to_pyg
 from ogive.kernels import EdgeList
-from ogive.layers import GraphAttention
+from ogive.kernels.checks import check_flag
+from ogive.layers import GraphAttention, graph_edges
+from ogive.layers.checks import whole
 from ogive.parts.sites import Sites
 
 __all__ = ["AttentionConv", "AttentionGNN", "from_pyg", "to_pyg"]
 
 pyg: Any = needed("torch_geometric", "ogive[graph]")
 pyg_nn: Any = needed("torch_geometric.nn", "ogive[graph]")
+_NAMES = graph_edges.Names("edge_attr", "edge_dim")
 if TYPE_CHECKING:
     from torch.nn import Module as MessagePassing
 else:
@@ -53,9 +57,12 @@ class AttentionConv(MessagePassing):
         edge_dim: features of the edges; None for none.
         bias: whether projections, and the combined heads, add a bias.
         residual: whether a projection of the input is added.
+        options: PyG's others, which are honoured exactly or refused by name: `negative_slope`,
+            `share_weights`, `root_weight` (residual), and `fill_value`, `aggr`, `flow`, `beta` and
+            `node_dim` where they say what this layer does.
 
     Raises:
-        UnknownName, ArgumentError: an argument that does not fit.
+        UnknownName, ArgumentError, ArgumentTypeError: an argument that does not fit.
     """
 
     def __init__(
@@ -72,21 +79,28 @@ class AttentionConv(MessagePassing):
         edge_dim: int | None = None,
         bias: bool = True,
         residual: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(aggr="add", node_dim=0)
         pair = _sizes(in_channels)
+        edge_dim = None if edge_dim is None else whole("edge_dim", edge_dim)
+        flags = {"concat": concat, "add_self_loops": add_self_loops, "residual": residual}
+        for name, flag in flags.items():
+            check_flag(name, flag)
+        fills = add_self_loops and edge_dim is not None
+        given = pyg_options.chosen(options, sites, share, residual, fills=fills)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.attention = GraphAttention(
             pair[1],
             heads,
-            head_width=out_channels,
+            head_width=whole("out_channels", out_channels),
             source_width=pair[0],
-            sites=sites,
-            share=share,
+            sites=given.sites,
+            share=given.share,
             combine="concat" if concat else "mean",
             self_loops=add_self_loops,
             edge_width=edge_dim,
-            root=residual,
+            root=given.residual,
             bias=bias,
             combined_bias=bias,
             dropout=dropout,
@@ -121,9 +135,11 @@ class AttentionConv(MessagePassing):
         """
         sources, targets = x if isinstance(x, tuple | list) else (None, x)
         _agree(size, targets if sources is None else sources, targets)
+        edges = _plain(edge_index)
+        graph_edges.check_features(edge_attr, edges, self.attention, _NAMES)
         return self.attention(
             targets,
-            _plain(edge_index),
+            edges,
             edge_attr,
             sources=sources,
             return_attention_weights=bool(return_attention_weights),
@@ -195,7 +211,7 @@ def _sizes(in_channels: Any) -> tuple[int, int]:
             f"in_channels={in_channels}: AttentionConv makes its parameters at once, and takes the "
             "features of the nodes or a pair (sources, targets)"
         )
-    return pair[0], pair[1]
+    return whole("in_channels", pair[0]), whole("in_channels", pair[1])
 
 
 def _agree(size: Any, sources: Any, targets: Any) -> None:

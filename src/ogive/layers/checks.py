@@ -64,10 +64,14 @@ def _check_features(
         raise ArgumentError(
             f"{name} is {x.shape[-1]} wide, shape {tuple(x.shape)}, and the layer takes {width}"
         )
-    own = next(layer.parameters(), x)
+    check_kind(name, x, next(layer.parameters(), x))
+
+
+def check_kind(name: str, x: Tensor, own: Tensor) -> None:
+    """Raise unless x is floating point, and of the layer's dtype or autocast to it."""
     if not x.is_floating_point():
         raise ArgumentTypeError(f"{name} takes a floating-point tensor, not {x.dtype}")
-    if own.dtype != x.dtype and own.is_floating_point() and not _autocasts(x):
+    if own.dtype != x.dtype and own.is_floating_point() and not _autocast_alike(x, own):
         raise ArgumentTypeError(f"{name} has dtype {x.dtype}, and the layer's weights {own.dtype}")
 
 
@@ -136,6 +140,8 @@ def _warn(what: str, name: str, true_means: str) -> None:
     warnings.warn(text, MaskWarning, stacklevel=5)
 
 
-def _autocasts(x: Tensor) -> bool:
-    kind = x.device.type
-    return kind != "meta" and torch.is_autocast_enabled(kind)
+def _autocast_alike(*tensors: Tensor) -> bool:
+    """Whether autocast brings them to one dtype, which float64 keeps out of."""
+    kind = tensors[0].device.type
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return kind != "meta" and torch.is_autocast_enabled(kind) and not wide

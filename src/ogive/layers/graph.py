@@ -211,7 +211,7 @@ class GraphAttention(nn.Module):
         checks.check_nodes("x", x, self.width, self)
         if source is not x or self.source_width != self.width:
             checks.check_nodes("sources", source, self.source_width, self)
-        features = graph_edges.check_features(edge_features, edge_index, self.edge_width)
+        features = graph_edges.check_features(edge_features, edge_index, self)
         nodes = (source.shape[0], x.shape[0])
         listed, features = graph_edges.list_edges(edge_index, features, nodes, self.self_loops)
         query, key, value = self._read(x, source, listed)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ogive.errors import ArgumentError, ArgumentTypeError
 from ogive.kernels import EdgeList, edge_compiled
 from ogive.kernels.finite import may_look
+from ogive.layers.checks import check_kind
 from ogive.parts.scores import Gat, Score, ScoreChain
 
 if TYPE_CHECKING:
@@ -65,27 +66,42 @@ def _with_loops(index: Tensor, features: Tensor, nodes: tuple[int, int]) -> Tens
     return first.index_copy(0, loops, means)
 
 
+class Names(NamedTuple):
+    """What the caller calls the features of edges, and how many there are of each."""
+
+    features: str = "edge_features"
+    width: str = "edge_width"
+
+
 def check_features(
-    features: Tensor | None, edge_index: EdgeList | Tensor, width: int | None
+    features: Tensor | None,
+    edge_index: EdgeList | Tensor,
+    layer: GraphAttention,
+    names: Names = Names(),  # noqa: B008  (immutable)
 ) -> Tensor | None:
     """The features (edges, width), or None; raises where they do not fit edges and layer."""
+    name, width = names.features, layer.edge_width
     if width is None:
         if features is not None:
-            raise ArgumentError("edge_features came, and the layer was built without edge_width")
+            raise ArgumentError(f"{name} came, and the layer was built without {names.width}")
         return None
     if features is None:
-        raise ArgumentError(f"edge_features is missing: this layer takes (edges, {width})")
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        came = features.dtype if isinstance(features, Tensor) else type(features).__name__
-        raise ArgumentTypeError(f"edge_features takes a floating-point tensor, not {came}")
+        raise ArgumentError(f"{name} is missing: this layer takes (edges, {width})")
+    if not isinstance(features, Tensor) or features.layout != torch.strided:
+        came = features.layout if isinstance(features, Tensor) else type(features).__name__
+        raise ArgumentTypeError(f"{name} takes a floating-point tensor, not {came}")
+    check_kind(name, features, cast(nn.Linear, layer.edge_proj).weight)
     features = features.unsqueeze(1) if features.dim() == 1 else features
     index = edge_index.index if isinstance(edge_index, EdgeList) else edge_index
+    if isinstance(index, Tensor) and index.device != features.device:
+        raise ArgumentTypeError(
+            f"{name} is on {features.device}, but edge_index is on {index.device}: they must agree"
+        )
     # A wrong edge_index is told about where it is listed.
     count = index.shape[-1] if isinstance(index, Tensor) and index.dim() else 0
     if tuple(features.shape) != (count, width):
         raise ArgumentError(
-            f"edge_features has shape {tuple(features.shape)}; (edges, edge width) is "
-            f"{(count, width)}"
+            f"{name} has shape {tuple(features.shape)}; (edges, {names.width}) is {(count, width)}"
         )
     return features
 
