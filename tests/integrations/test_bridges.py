@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import nn
 from x_transformers.x_transformers import Attention as Foreign
 
 from ogive import MultiheadAttention
-from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.errors import ArgumentError, ArgumentTypeError, MissingPackage
 from ogive.integrations import keras, state_dicts, torch_nn, x_transformers
 from ogive.integrations.state_dicts import Heads
 from ogive.layers import Attention
@@ -446,6 +448,23 @@ def test_only_our_layer_goes_to_keras(layer):
     for back in (keras.to_keras, keras.to_keras_additive):
         with pytest.raises(ArgumentTypeError, match=rf"{back.__name__} takes an ogive\.Attention"):
             back(layer)
+
+
+@pytest.mark.parametrize("call", ["from_x_transformers", "to_x_transformers"])
+def test_a_missing_package_names_an_extra_that_there_is(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "x_transformers", None)
+    monkeypatch.setitem(sys.modules, "x_transformers.x_transformers", None)
+    with pytest.raises(MissingPackage, match=r"x_transformers.*install 'ogive\[x-transformers\]'"):
+        getattr(x_transformers, call)(Attention(WIDTH, HEADS))
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert "x-transformers" in project["optional-dependencies"]
+
+
+@pytest.mark.parametrize("layer", [3, None, torch.nn.Linear(2, 2)])
+def test_only_layers_go_to_and_from_x_transformers(layer):
+    for call in (x_transformers.to_x_transformers, x_transformers.from_x_transformers):
+        with pytest.raises(ArgumentTypeError, match=f"{call.__name__} takes"):
+            call(layer)
 
 
 @pytest.mark.parametrize("name", ["query", "key", "value", "attention_output"])

@@ -13,7 +13,7 @@ def needed(module: str, install: str) -> Any:
 
     Args:
         module: what to import (`transformers`, `transformers.masking_utils`).
-        install: what pip installs to bring it: `ogive[hf]`, or the package itself.
+        install: what pip installs to bring it: an extra of Ogive, `ogive[hf]`.
 
     Raises:
         MissingPackage: it is not installed; the message says how to install it.

@@ -143,7 +143,7 @@ def from_x_transformers(module: Any) -> Bridged:
         ArgumentError: an option that `Attention` cannot honour; the message names its attribute.
         MissingPackage: x-transformers is not installed.
     """
-    foreign = needed("x_transformers.x_transformers", "x-transformers").Attention
+    foreign = needed("x_transformers.x_transformers", "ogive[x-transformers]").Attention
     if not isinstance(module, foreign):
         raise ArgumentTypeError(f"from_x_transformers takes {NAME}, not {type(module).__name__}")
     sites = _sites(module, foreign)
@@ -170,9 +170,12 @@ def to_x_transformers(layer: Attention, *, causal: bool = False) -> nn.Module:
 
     Raises:
         ArgumentError: what the layer has and x-transformers has no option for.
+        ArgumentTypeError: not an `Attention`.
         MissingPackage: x-transformers is not installed.
     """
-    foreign = needed("x_transformers.x_transformers", "x-transformers").Attention
+    foreign = needed("x_transformers.x_transformers", "ogive[x-transformers]").Attention
+    if not isinstance(layer, Attention):
+        raise ArgumentTypeError(f"to_x_transformers takes an ogive.Attention, not {layer!r}")
     state = layer.state_dict()
     left, right = layer.window_size
     if layer.positions is not None or "q_proj.bias" in state or right is not None:
