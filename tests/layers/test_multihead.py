@@ -203,6 +203,54 @@ def test_dropout_drops_what_it_returns():
     assert torch.equal(layer(x, x, x)[0], layer(x, x, x)[0])
 
 
+@pytest.mark.parametrize("block", range(4))
+def test_dropping_every_weight_is_what_torch_does(block, unchecked_shapes):
+    """Dropout of 1 in training: the bias of the output projection, and gradients of zero."""
+    for seed in CASES[block::12]:
+        drawn = case(seed)
+        drawn.options["dropout"] = 1.0
+        theirs, mine = twins(drawn, torch.float64)
+        wanted, came = (outcome(layer.train(), drawn, torch.float64) for layer in (theirs, mine))
+        assert differences(came, wanted, 0.0) == {}, str(drawn)
+        wanted, came = (outcome(layer.eval(), drawn, torch.float64) for layer in (theirs, mine))
+        assert differences(came, wanted, 1e-12) == {}, str(drawn)
+
+
+def test_dropping_every_weight_keeps_a_visible_nan(unchecked_shapes):
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, dropout=1, batch_first=True)
+    mine = MultiheadAttention(WIDTH, HEADS, dropout=1, batch_first=True)
+    mine.load_state_dict(theirs.state_dict())
+    x = torch.randn(3, 5, WIDTH)
+    x[1, 2] = torch.nan
+    for need_weights in (True, False):
+        out, wanted = (layer(x, x, x, need_weights=need_weights)[0] for layer in (mine, theirs))
+        assert torch.equal(out.isnan(), wanted.isnan())
+    padding = torch.zeros(3, 5, dtype=torch.bool)
+    padding[1, 2] = True
+    out = mine(x, x, x, padding, need_weights=False)[0]
+    assert torch.equal(out, mine.out_proj.bias.expand_as(out))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_merged_masks_are_those_of_torch(seed):
+    pick = torch.Generator().manual_seed(seed)
+    batch, length = (int(torch.randint(1, 5, (), generator=pick)) for _ in range(2))
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+    mine = MultiheadAttention(WIDTH, HEADS, batch_first=True)
+    shapes = ((length, length), (batch * HEADS, length, length))
+    mask = torch.rand(shapes[seed % 2], generator=pick) < 0.5
+    padding = torch.rand(batch, length, generator=pick) < 0.5
+    for kind in (torch.bool, torch.float32):
+        for masks in ((mask, padding), (mask, None), (None, padding), (None, None)):
+            given = [None if m is None else m.to(kind) for m in masks]
+            query = torch.zeros(batch, length, WIDTH)
+            (wanted, kind_of), (came, kind_too) = (
+                layer.merge_masks(*given, query) for layer in (theirs, mine)
+            )
+            assert kind_of == kind_too
+            assert wanted is came is None or torch.equal(wanted, came)
+
+
 def test_dropout_keeps_the_mean():
     torch.manual_seed(0)
     layer = MultiheadAttention(WIDTH, HEADS, dropout=0.3, batch_first=True, dtype=torch.float64)
@@ -342,6 +390,10 @@ def test_decoder_layer_and_transformer():
         ({"num_heads": 5}, ArgumentError, "embed_dim=12 does not divide into num_heads=5"),
         ({"num_heads": 0}, ArgumentError, "num_heads takes a whole number of at least 1, not 0"),
         ({"dropout": 1.5}, ArgumentError, "dropout"),
+        ({"dropout": -0.1}, ArgumentError, "dropout"),
+        ({"dropout": float("nan")}, ArgumentError, "dropout"),
+        ({"dropout": "1"}, ArgumentTypeError, "dropout takes a number from 0 to 1, not '1'"),
+        ({"dropout": True}, ArgumentTypeError, "dropout takes a number from 0 to 1, not True"),
         ({"kdim": 0}, ArgumentError, "kdim"),
         ({"sites": "query=gelo"}, UnknownName, "did you mean 'gelu'"),
         ({"sites": "query=identity"}, ArgumentError, r"query=identity replaces.*ogive\.Attention"),

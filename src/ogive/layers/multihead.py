@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ogive.errors import ArgumentError, unknown
+from ogive.errors import ArgumentError, ArgumentTypeError, unknown
 from ogive.kernels import AuxRequest, attention, impls
-from ogive.kernels.checks import check_dropout
 from ogive.kernels.finite import guarded_mix
 from ogive.layers import checks
 from ogive.layers.chain import Plan, install, plan, run, walk
@@ -33,6 +32,10 @@ class MultiheadAttention(nn.Module):
     - What `key_padding_mask` hides influences nothing, NaN included.
     - Dropout draws other weights from the same seed: each depends on its place alone.
     - float entries at or below finfo.min/2 hide their pair, as everywhere in Ogive.
+    - It is no subclass: `isinstance(layer, nn.MultiheadAttention)` is False, so that what looks for
+      PyTorch's class (its quantisation, say) lets this one be, and does not compute past its sites.
+      For the same reason `_qkv_same_embed_dim` is False, and PyTorch's fused paths are not taken.
+    - torch.jit.script refuses it.
 
     **This is the one class of Ogive whose bool masks mean True = may NOT attend.** A mask that
     hides every key of the batch, or is a causal mask of the other polarity, is warned about.
@@ -44,7 +47,8 @@ class MultiheadAttention(nn.Module):
     Args:
         embed_dim: features of queries and of the output.
         num_heads: heads; they divide embed_dim.
-        dropout: probability in [0, 1) of dropping a weight, in training.
+        dropout: probability from 0 to 1 of dropping a weight, in training; 1 leaves the output
+            projection's bias, and gradients of zero before it, as in PyTorch.
         bias: whether the four projections add a bias.
         add_bias_kv: append a learned key and value to every sequence.
         add_zero_attn: append a key and value of zeros to every sequence.
@@ -93,7 +97,7 @@ class MultiheadAttention(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.kdim = checks.whole("kdim", embed_dim if kdim is None else kdim)
         self.vdim = checks.whole("vdim", embed_dim if vdim is None else vdim)
-        self.dropout = check_dropout(dropout)
+        self.dropout = _probability(dropout)
         self.batch_first = batch_first
         self.add_zero_attn = add_zero_attn
         self.sites = sites_from(sites)
@@ -139,6 +143,8 @@ class MultiheadAttention(nn.Module):
         if self.bias_k is not None and self.bias_v is not None:
             nn.init.xavier_normal_(self.bias_k)
             nn.init.xavier_normal_(self.bias_v)
+
+    merge_masks = nn.MultiheadAttention.merge_masks
 
     def reset_parameters(self) -> None:
         """Start the projections anew; parts and `out_proj` start themselves."""
@@ -314,6 +320,7 @@ class MultiheadAttention(nn.Module):
         wanted: bool,
     ) -> tuple[Tensor, Tensor | None]:
         dropout = self.dropout if self.training else 0.0
+        later = wanted or dropout == 1  # what drops all weights divides by 1 − 1 = 0
         out = attention(
             *_of_one_dtype(query, key, value),
             score=self.score,
@@ -321,12 +328,12 @@ class MultiheadAttention(nn.Module):
             attn_mask=pairs,
             is_causal=is_causal,
             q_offset=0 if is_causal else None,
-            dropout_p=0.0 if wanted else dropout,
+            dropout_p=0.0 if later else dropout,
             return_aux=AuxRequest(weights=True) if wanted else None,
             impl=self.impl,
         )
         if not wanted:
-            return cast(Tensor, out), None
+            return F.dropout(cast(Tensor, out), dropout) if later else cast(Tensor, out), None
         mixed, aux = cast(tuple, out)
         weights = aux.weights
         if dropout:  # PyTorch returns the weights that it used: drop them here, and mix once more
@@ -362,6 +369,14 @@ class MultiheadAttention(nn.Module):
         """Sizes and sites, as a reader would write them."""
         first = ", batch_first=True" if self.batch_first else ""
         return f"{self.embed_dim}, {self.num_heads}{first}, sites={str(self.sites)!r}"
+
+
+def _probability(dropout: object) -> float:
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float):
+        raise ArgumentTypeError(f"dropout takes a number from 0 to 1, not {dropout!r}")
+    if not 0 <= dropout <= 1:
+        raise ArgumentError(f"dropout takes a number from 0 to 1, not {dropout!r}")
+    return float(dropout)
 
 
 def _joined(sequence: Tensor, one: Tensor) -> Tensor:
