@@ -62,10 +62,9 @@ def reference(call: EdgeCall) -> tuple[Tensor, Tensor]:
         )
     with full_precision(call.query.device):
         wide = _widened(call)
-        # Nothing is read of these, so a call without edges has gradients too, all zero.
-        tie = sum(t[:0].sum() for t in (wide.query, wide.key, wide.value))
+        tie = _tie(wide)
         out = wide.query.new_zeros(edges.targets, heads, call.value.shape[-1]) + tie
-        weights = out.new_zeros(edges.edges, heads)
+        weights = out.new_zeros(edges.edges, heads) + tie
         stay = None
         if call.seed is not None:
             stay = kept(call.seed, weights.shape, call.dropout_p)
@@ -75,6 +74,14 @@ def reference(call: EdgeCall) -> tuple[Tensor, Tensor]:
             out = out.index_add(0, rows, torch.cat([mixed for mixed, _ in parts]))
             weights = weights.index_add(0, places, torch.cat([w.flatten(0, 1) for _, w in parts]))
     return out.to(call.query.dtype), weights.to(call.query.dtype)
+
+
+def _tie(call: EdgeCall) -> Tensor:
+    """Zero, connected to every input but reading none, so that all have gradients without edges."""
+    given = [tensor for tensor in vars(call).values() if isinstance(tensor, Tensor)]
+    learned = (*call.score.parameters(), *call.weight.parameters())
+    rows = [t if t.dim() else t[None] for t in (*given, *learned) if t.is_floating_point()]
+    return torch.stack([t[:0].sum().to(call.query.dtype) for t in rows]).sum()
 
 
 def _rows(
