@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import nn
 
 from layers.cases import HEADS, WIDTH, drawn, shaken
 from layers.spawned import outcome
@@ -44,7 +46,8 @@ SETTINGS = {
 SETTINGS["one tensor"] = {"sites": "output=identity", "share": "all"}
 LISTED = ("listed", "listed features", "listed weights", "fresh list")
 NETWORKS = ("network", "network of a list", "network of a fresh list", "network without loops")
-COMPILED = ("gat", "gatv2", "busy", "one tensor", *LISTED, *NETWORKS)
+SIZED = ("gat", "gatv2", "busy", "one tensor", "network of any size")
+COMPILED = (*SIZED, *LISTED, *NETWORKS)
 
 
 def edges_of(seed: int = 0, nodes: int = NODES, edges: int = EDGES) -> torch.Tensor:
@@ -58,7 +61,8 @@ def layer_of(name: str, **more) -> GraphAttention:
 def compile_all(rank: int, path: str) -> None:
     """Save what each job found, by name."""
     torch.set_num_threads(1)
-    jobs = {name: partial(compile_sizes, name) for name in SETTINGS if name != "features"}
+    jobs = {name: partial(compile_sizes, layer_of, name) for name in SETTINGS if name != "features"}
+    jobs["network of any size"] = partial(compile_sizes, network)
     jobs["listed"] = partial(compile_listed, "gat")
     jobs["listed features"] = partial(compile_listed, "features", drawn(EDGES, 2, seed=3).float())
     jobs["listed weights"] = partial(compile_listed, "gat", return_attention_weights=True)
@@ -85,9 +89,9 @@ def worst(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-9)) for a, b in pairs)
 
 
-def compile_sizes(name: str) -> tuple[int, float]:
+def compile_sizes(build: Callable[..., nn.Module], *name: str) -> tuple[int, float]:
     """How many graphs all sizes took, and the largest error of outputs and gradients."""
-    layer, graphs, errors = layer_of(name).float(), [], []
+    layer, graphs, errors = build(*name).float(), [], []
 
     def counting(graph, inputs):
         graphs.append(graph)
@@ -113,7 +117,7 @@ def compile_listed(name: str, *features: torch.Tensor, **more) -> tuple[int, flo
     return torch._dynamo.utils.counters["stats"]["unique_graphs"], error
 
 
-def compile_fresh(layer: torch.nn.Module) -> tuple[int, float]:
+def compile_fresh(layer: nn.Module) -> tuple[int, float]:
     """One graph for a list whose `looped` nobody has asked for, and the same numbers twice."""
     torch._dynamo.utils.counters.clear()
     edges, x = EdgeList.build(edges_of(), NODES), drawn(NODES, WIDTH).float()
