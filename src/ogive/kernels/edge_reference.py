@@ -62,7 +62,8 @@ def reference(call: EdgeCall) -> tuple[Tensor, Tensor]:
         )
     with full_precision(call.query.device):
         wide = _widened(call)
-        tie = _tie(wide)
+        # With edges the rows connect them all, and dynamo cannot trace parameters of a new part.
+        tie = 0.0 if edges.edges else _tie(wide)
         out = wide.query.new_zeros(edges.targets, heads, call.value.shape[-1]) + tie
         weights = out.new_zeros(edges.edges, heads) + tie
         stay = None
