@@ -54,7 +54,7 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
             "experts_implementation": "eager",
             "head_dim": 8,
             "num_local_experts": 2,
-            "num_experts_per_tok": 1,
+            "num_experts_per_tok": 2,  # one of two would be a step, and rounding crosses it
             "sliding_window": 4,
         },
     ),
@@ -85,11 +85,33 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+MORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("GemmaForCausalLM", {**GROUPED, "head_dim": 8}),
+    "gpt_bigcode": (
+        "GPTBigCodeForCausalLM",
+        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    ),
+    "mixtral": (
+        "MixtralForCausalLM",
+        {**GROUPED, "num_local_experts": 2, "experts_implementation": "eager"},
+    ),
+    "nemotron": ("NemotronForCausalLM", GROUPED),
+    "opt": ("OPTForCausalLM", {**COMMON, "ffn_dim": 37, "word_embed_proj_dim": 32}),
+    "persimmon": ("PersimmonForCausalLM", COMMON),
+    "phi": ("PhiForCausalLM", COMMON),
+    "stablelm": ("StableLmForCausalLM", GROUPED),
+}
+HALF_DEAF: dict[str, tuple[str, dict[str, Any]]] = {
+    "longt5": (
+        "LongT5ForConditionalGeneration",
+        {**OTHERS["t5"][1], "local_radius": 3, "global_block_size": 4},
+    ),
+}
 DEAF: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("BloomForCausalLM", {**COMMON, "n_head": 4, "n_layer": 2}),
     "falcon": ("FalconForCausalLM", {**COMMON, "alibi": False}),
 }
-ALL = {**CAUSAL, **OTHERS, **DEAF}
+ALL = {**CAUSAL, **OTHERS, **MORE, **HALF_DEAF, **DEAF}
 
 
 def model(name: str, attention: str = "eager", dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -119,6 +141,6 @@ def tokens(batch: int = 2, length: int = 11) -> torch.Tensor:
 
 
 def inputs(name: str) -> dict[str, torch.Tensor]:
-    if name == "t5":
+    if name in ("t5", "longt5"):
         return {"input_ids": tokens(), "decoder_input_ids": tokens()[:, :7]}
     return {"input_ids": tokens()}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ogive.errors import ImplUnavailable
 from ogive.kernels import Aux, AuxRequest, attention
+from ogive.kernels.entrance import autocast
 from ogive.parts.part import Part, Sizes, build
 from ogive.parts.scores import Score, ScoreChain, ScoreMap, score_from
 from ogive.parts.sites import Sites
@@ -105,12 +106,16 @@ class AttentionFunction:
             sliding_window: how many keys a query sees, itself included, where no mask says so.
 
         Returns:
-            (batch, queries, heads, width), and the weights if asked for.
+            (batch, queries, heads, width), under autocast in the region's dtype, as SDPA gives it;
+            and the weights in the query's dtype if they are asked for.
 
         Raises:
             ImplUnavailable: a keyword that would change the maths and cannot be honoured.
         """
         self._refuse_unknown(others, attention_mask)
+        came = query.dtype
+        # Rotary positions give float32 queries and keys beside half-precision values.
+        query, key, value = autocast(query, key, value)
         self._count(module, query)
         causal = attention_mask is None and query.shape[2] > 1 and _causal(module, is_causal)
         if attention_mask is not None and attention_mask.shape[-1] > key.shape[2]:
@@ -134,7 +139,7 @@ class AttentionFunction:
             return_aux=AuxRequest(weights=True) if wanted else None,
         )
         mixed, aux = cast("tuple[Tensor, Aux]", out) if wanted else (cast(Tensor, out), None)
-        weights = None if aux is None else cast(Tensor, aux.weights).to(query.dtype)
+        weights = None if aux is None else cast(Tensor, aux.weights).to(came)
         return mixed.transpose(1, 2).contiguous(), weights
 
     @contextmanager

@@ -1,0 +1,83 @@
+"""transformers walked by architecture: autocast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from integrations import tiny
+from ogive.errors import ArgumentTypeError
+from ogive.integrations import huggingface
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+SOFTMAX = "ogive:weight=softmax"
+ONLY_EAGER = ("gemma2", "gpt_oss")
+ATTENDING = [*tiny.CAUSAL, *tiny.OTHERS, *tiny.MORE]
+
+
+@pytest.fixture(autouse=True)
+def _as_a_user(unchecked_shapes):
+    """transformers traces and hooks: no shape checks in between."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def names():
+    return huggingface.register()
+
+
+def own(name):
+    return "eager" if name in ONLY_EAGER else "sdpa"
+
+
+def far(came, wanted):
+    return (came.double() - wanted.double()).norm().item() / wanted.double().norm().item()
+
+
+def gradients(model, logits):
+    """Of every parameter, in a row."""
+    model.zero_grad()
+    logits.float().square().mean().backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("name", ATTENDING)
+def test_autocast_is_the_models_own(name):
+    """Rotary positions leave float32 queries beside half-precision values there."""
+    given = tiny.inputs(name)
+    models = [tiny.model(name, a, torch.float32) for a in (own(name), SOFTMAX)]
+    truth = models[0](**given).logits, gradients(models[0], models[0](**given).logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, came = (model(**given).logits for model in models)
+    assert came.dtype == wanted.dtype
+    assert far(came, truth[0]) <= 1.5 * far(wanted, truth[0]) + 1e-3
+    wanted, came = (gradients(*both) for both in zip(models, (wanted, came), strict=True))
+    assert far(came, truth[1]) <= 1.5 * far(wanted, truth[1]) + 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sites", ["weight=sigmoid(bias=-log_n)", "score=additive(tanh)"])
+@pytest.mark.parametrize("name", ["llama", "neox", "t5"])
+def test_autocast_of_other_sites(name, sites, dtype):
+    model = huggingface.use(tiny.model(name, dtype=torch.float32), sites)
+    truth = model(**tiny.inputs(name)).logits
+    with torch.autocast("cpu", dtype):
+        came = model(**tiny.inputs(name)).logits
+    assert came.dtype == dtype
+    assert far(came, truth) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_function_gives_the_dtype_of_sdpa(dtype):
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    query, key = torch.randn(2, 1, 4, 6, 8)
+    value = torch.randn(1, 4, 6, 8, dtype=torch.bfloat16)
+    function = huggingface._registered[SOFTMAX]
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, _ = sdpa_attention_forward(nn.Module(), query.to(dtype), key, value, None)
+        came, _ = function(nn.Module(), query.to(dtype), key, value, None)
+    assert came.dtype == wanted.dtype
+    torch.testing.assert_close(came, wanted, rtol=0.02, atol=0.02)
+    with pytest.raises(ArgumentTypeError, match=r"value has dtype torch\.bfloat16"):
+        function(nn.Module(), query, key, value, None)  # as SDPA refuses it
