@@ -1,4 +1,4 @@
-"""transformers walked by architecture: autocast."""
+"""transformers walked by architecture: autocast, and weights on request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from integrations import tiny
 from ogive.errors import ArgumentTypeError
 from ogive.integrations import huggingface
+from ogive.integrations.huggingface_attention import AttentionFunction
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 SOFTMAX = "ogive:weight=softmax"
@@ -81,3 +82,51 @@ def test_the_function_gives_the_dtype_of_sdpa(dtype):
     torch.testing.assert_close(came, wanted, rtol=0.02, atol=0.02)
     with pytest.raises(ArgumentTypeError, match=r"value has dtype torch\.bfloat16"):
         function(nn.Module(), query, key, value, None)  # as SDPA refuses it
+
+
+@pytest.mark.parametrize("name", ATTENDING)
+def test_weights_on_request(name):
+    """Of models that pass `output_attentions` on, and of those that keep it."""
+    models = [tiny.model(name, a, torch.float32) for a in ("eager", SOFTMAX)]
+    with torch.no_grad():
+        wanted, came = (m(**tiny.inputs(name), output_attentions=True) for m in models)
+        without = models[1](**tiny.inputs(name))
+    kinds = [key for key in wanted if key.endswith("attentions")]
+    assert any(wanted[key] for key in kinds)
+    for key in kinds:
+        assert not without.get(key)
+        for a, b in zip(came[key], wanted[key], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_weights_of_generation(name):
+    rows = []
+    for attention in ("eager", SOFTMAX):
+        out = tiny.model(name, attention, torch.float32).generate(
+            tiny.tokens()[:, :5],
+            attention_mask=torch.ones(2, 5, dtype=torch.long),
+            max_new_tokens=3,
+            min_new_tokens=3,
+            do_sample=False,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_attentions=True,
+        )
+        rows.append([weights for step in out.attentions for weights in step])
+    assert len(rows[0]) == 6
+    for came, wanted in zip(*reversed(rows), strict=True):
+        torch.testing.assert_close(came, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_models_of_both_kinds_are_walked(monkeypatch):
+    """Those that keep the request give nothing where nobody asks the forward pass around."""
+    monkeypatch.setattr(AttentionFunction, "_collects_weights", lambda self: False)
+    keeping = set()
+    for name in ATTENDING:
+        model = tiny.model(name, SOFTMAX, torch.float32)
+        with torch.no_grad():
+            out = model(**tiny.inputs(name), output_attentions=True)
+        if not any(out[key] for key in out if key.endswith("attentions")):
+            keeping.add(name)
+    assert keeping == {"gpt2", "gpt_bigcode", "nemotron", "opt", "persimmon", "stablelm"}

@@ -71,6 +71,7 @@ class AttentionFunction:
         self._weight = cast(Weight, PARTS["ogive_weight"](sites))
         self._capped: dict[float, Score] = {}
         self._seen: dict[nn.Module, Sizes] | None = None
+        self._collector = _collector()
 
     def __call__(
         self,
@@ -107,7 +108,8 @@ class AttentionFunction:
 
         Returns:
             (batch, queries, heads, width), under autocast in the region's dtype, as SDPA gives it;
-            and the weights in the query's dtype if they are asked for.
+            and the weights in the query's dtype if they are asked for, by `output_attentions` here
+            or by the forward pass around.
 
         Raises:
             ImplUnavailable: a keyword that would change the maths and cannot be honoured.
@@ -121,7 +123,7 @@ class AttentionFunction:
         if attention_mask is not None and attention_mask.shape[-1] > key.shape[2]:
             attention_mask = attention_mask[..., : key.shape[2]]
         score = self._capped_score(module, softcap)
-        wanted = _wants_weights(module, others)
+        wanted = _wants_weights(module, others) or self._collects_weights()
         out = attention(
             query,
             key,
@@ -150,6 +152,17 @@ class AttentionFunction:
             yield self._seen
         finally:
             self._seen = None
+
+    def _collects_weights(self) -> bool:
+        """Whether the forward pass around collects weights, from what its modules return.
+
+        Many models (GPT-2, OPT) keep `output_attentions` from their attention: hooks read weights
+        off its output, as eager attention always returns them.
+        """
+        collector = self._collector
+        if collector is None or (torch.compiler.is_compiling() and not collector.compiling):
+            return False  # torch.compile traces no context variable
+        return any(key.endswith("attentions") for key in collector.get() or ())
 
     def _count(self, module: nn.Module, query: Tensor) -> None:
         if torch.compiler.is_compiling():
@@ -231,6 +244,15 @@ def _capped(score: Score, softcap: float) -> Score:
     if isinstance(score, ScoreChain):
         return ScoreChain(cast(Score, score.score), (*cast(Any, score.then), cap))
     return ScoreChain(score, (cap,))
+
+
+def _collector() -> Any:
+    """What transformers collects the outputs of modules in; None where there is no such thing."""
+    try:
+        from transformers.utils.output_capturing import _active_collector
+    except ImportError:
+        return None
+    return _active_collector
 
 
 def _causal(module: nn.Module, is_causal: bool | None) -> bool:
