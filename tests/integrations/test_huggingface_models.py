@@ -1,4 +1,5 @@
-"""transformers walked by architecture: autocast, and weights on request."""
+"""transformers walked by architecture: autocast, weights on request, and models that would ignore
+what they are told."""
 
 from __future__ import annotations
 
@@ -7,14 +8,22 @@ import torch
 from torch import nn
 
 from integrations import tiny
-from ogive.errors import ArgumentTypeError
+from ogive.errors import ArgumentTypeError, ImplUnavailable
 from ogive.integrations import huggingface
 from ogive.integrations.huggingface_attention import AttentionFunction
+from ogive.integrations.huggingface_refusals import is_deaf
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 SOFTMAX = "ogive:weight=softmax"
 ONLY_EAGER = ("gemma2", "gpt_oss")
 ATTENDING = [*tiny.CAUSAL, *tiny.OTHERS, *tiny.MORE]
+# Those that never ask for a mask either were built, ran, and said nothing.
+SILENT = [
+    *("cpmant", "deberta", "deberta-v2", "flaubert", "fsmt", "funnel", "mra", "openai-gpt"),
+    *("prophetnet", "rwkv", "trocr", "xlm", "xlnet", "yoso"),
+]
+ASKING_FOR_MASKS = ["big_bird", "bloom", "falcon", "led", "mpt", "nystromformer", "xglm"]
+WITHOUT_ATTENTION = ["falcon_mamba", "fnet", "mamba"]
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +139,66 @@ def test_models_of_both_kinds_are_walked(monkeypatch):
         if not any(out[key] for key in out if key.endswith("attentions")):
             keeping.add(name)
     assert keeping == {"gpt2", "gpt_bigcode", "nemotron", "opt", "persimmon", "stablelm"}
+
+
+def head(config):
+    for kind in ("CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM"):
+        mapping = getattr(tiny.transformers, f"MODEL_FOR_{kind}_MAPPING")
+        if type(config) in mapping:
+            return mapping[type(config)]
+    raise LookupError(config)
+
+
+def by_name(name, attention, kind=None):
+    config = tiny.transformers.AutoConfig.for_model(name)
+    config._attn_implementation = attention
+    with torch.device("meta"):
+        return (head(config) if kind is None else getattr(tiny.transformers, kind))(config)
+
+
+@pytest.mark.parametrize("name", [*SILENT, *ASKING_FOR_MASKS, *WITHOUT_ATTENTION])
+def test_models_that_never_ask_are_refused_as_they_are_built(name):
+    with pytest.raises(ImplUnavailable, match=r"\w+ computes its attention.*'ogive:weight=tanh'"):
+        by_name(name, "ogive:weight=tanh")
+
+
+@pytest.mark.parametrize("name", ["openai-gpt", "falcon", "mamba"])
+def test_they_are_built_with_their_own_attention(name):
+    model = by_name(name, "eager")
+    model.set_attn_implementation("ogive:weight=tanh")
+    # transformers warns and leaves it, where it knows that it would be ignored.
+    left = name != "mamba"
+    assert (model.config._attn_implementation == "eager") == left
+
+
+def test_what_says_nothing_of_attention_is_built():
+    """Parts without attention serve in models that have some."""
+    for name, kind in (("resnet", "ResNetBackbone"), ("mamba", "MambaModel")):
+        by_name(name, "ogive:weight=tanh", kind)
+
+
+def test_models_that_are_deaf_are_those_that_transformers_cannot_set():
+    for name in [*SILENT, *ASKING_FOR_MASKS]:
+        model = head(tiny.transformers.AutoConfig.for_model(name))
+        assert is_deaf(model)
+        assert not model._can_set_attn_implementation()
+    for name in ATTENDING:
+        model = getattr(tiny.transformers, tiny.ALL[name][0])
+        assert model._can_set_attn_implementation()
+        assert not is_deaf(model)
+
+
+def test_one_part_of_a_model_of_several():
+    """The name for the other parts alone, as the message says."""
+    kinds = tiny.transformers
+    name = "ogive:weight=tanh"
+    for asked, refused in ((name, True), ({"encoder": name}, False)):
+        parts = kinds.BertConfig(**tiny.COMMON), kinds.OpenAIGPTConfig(n_embd=32, n_head=4)
+        config = kinds.EncoderDecoderConfig.from_encoder_decoder_configs(*parts)
+        config._attn_implementation = asked
+        assert kinds.BertModel(config.encoder).config._attn_implementation == name
+        if refused:
+            with pytest.raises(ImplUnavailable, match=r"OpenAIGPTModel .*to the other parts alone"):
+                kinds.OpenAIGPTModel(config.decoder)
+        else:
+            kinds.OpenAIGPTModel(config.decoder)

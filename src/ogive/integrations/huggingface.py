@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,18 +19,22 @@ from torch import Tensor, nn
 
 from ogive.errors import ArgumentError, ArgumentTypeError, ImplUnavailable
 from ogive.integrations.huggingface_attention import PARTS, AttentionFunction
+from ogive.integrations.huggingface_refusals import PREFIX, refuse_deaf_config, watch_construction
 from ogive.integrations.packages import needed
 from ogive.parts.part import Sizes, catalogue
 from ogive.parts.presets import sites_from
 from ogive.parts.sites import SITE_NAMES, Sites
-
-PREFIX = "ogive:"
 
 _registered: dict[str, AttentionFunction] = {}
 
 
 def register(*sites: Sites | str) -> list[str]:
     """Register scores and weight functions with transformers, under names that models take.
+
+    From then on a model that never asks transformers' AttentionInterface (BLOOM, DeBERTa, XLNet)
+    is refused while it is built with one of the names, or given a mask for it. A name that such a
+    model is given later, by `set_attn_implementation`, is left out with a warning of transformers'
+    own.
 
     Args:
         sites: what to register, `Sites` or their written form; only `score` and `weight` may
@@ -46,6 +49,7 @@ def register(*sites: Sites | str) -> list[str]:
         ArgumentError, UnknownName: sites that do not read, or that hold more than score and weight.
     """
     interface = needed("transformers", "ogive[hf]")
+    watch_construction()
     names = []
     for value in [_score_and_weight(s) for s in sites] or _catalogued():
         name = name_of(value)
@@ -128,26 +132,11 @@ def mask(*args: Any, config: Any = None, **options: Any) -> Tensor | None:
     Raises:
         ImplUnavailable: the config is of a model that computes its attention by itself.
     """
-    if config is not None and not torch.compiler.is_compiling() and _is_deaf(type(config)):
-        raise ImplUnavailable(
-            f"models of {type(config).__name__} compute their attention without transformers' "
-            f"AttentionInterface: they would ignore {config._attn_implementation!r}"
-        )
+    if config is not None and not torch.compiler.is_compiling():
+        refuse_deaf_config(config)
     from transformers.masking_utils import sdpa_mask  # torch.compile traces no import by name
 
     return sdpa_mask(*args, config=config, **options)
-
-
-@cache
-def _is_deaf(config: type) -> bool:
-    """Whether the models of a config do not ask the interface which attention to compute."""
-    mapping = needed("transformers.models.auto.modeling_auto", "ogive[hf]").MODEL_MAPPING
-    if config not in mapping:
-        return False
-    model = mapping[config]
-    model = model[0] if isinstance(model, tuple | list) else model
-    asks = getattr(model, "_can_set_attn_implementation", None)
-    return asks is not None and not asks()
 
 
 def _score_and_weight(sites: Sites | str) -> Sites:
