@@ -1,11 +1,12 @@
 """transformers walked by architecture: autocast, weights on request, and models that would ignore
-what they are told."""
+what they are told, in whole or in part."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from integrations import tiny
 from ogive.errors import ArgumentTypeError, ImplUnavailable
@@ -202,3 +203,71 @@ def test_one_part_of_a_model_of_several():
                 kinds.OpenAIGPTModel(config.decoder)
         else:
             kinds.OpenAIGPTModel(config.decoder)
+
+
+def test_a_model_that_asks_in_some_of_its_modules():
+    """The encoder of LongT5 takes a softmax of its own: with softmax nothing differs."""
+    model = tiny.model("longt5", dtype=torch.float32)
+    given = tiny.inputs("longt5")
+    says = r"encoder\.block\.0\.layer\.0\.LocalSelfAttention.*LongT5LocalAttention.*verify=False"
+    with pytest.raises(ImplUnavailable, match=says):
+        huggingface.use(model, "weight=tanh", given)
+    assert model.config._attn_implementation == "eager"
+    named = tiny.model("longt5", "ogive:weight=tanh", torch.float32)
+    with pytest.raises(ImplUnavailable, match=says):
+        huggingface.check(named, given)
+    assert named.config._attn_implementation == "ogive:weight=tanh"
+    huggingface.use(model, "weight=tanh", given, verify=False)
+    assert model.config._attn_implementation == "ogive:weight=tanh"
+
+
+class OwnAttention(nn.Module):
+    """Attention that asks nobody, in place of one that did."""
+
+    def __init__(self, other, take):
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = other.q_proj, other.k_proj, other.v_proj
+        self.inner = nn.Softmax(-1)
+        self.take = take
+
+    def forward(self, hidden_states, **others):
+        q, k, v = (p(hidden_states)[:, None] for p in (self.q_proj, self.k_proj, self.v_proj))
+        return self.take(self, q, k, v)[:, 0], None
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda module, q, k, v: torch.softmax(q @ k.mT, -1) @ v,
+        lambda module, q, k, v: (q @ k.mT).softmax(dim=-1) @ v,
+        lambda module, q, k, v: module.inner(q @ k.mT) @ v,
+        lambda module, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+    ],
+)
+def test_one_module_that_attends_by_itself_is_named(take):
+    options = {**tiny.GROUPED, "num_key_value_heads": 4}
+    model = tiny.transformers.LlamaForCausalLM(tiny.transformers.LlamaConfig(**options))
+    before = model.config._attn_implementation
+    layer = model.model.layers[1]
+    layer.self_attn = OwnAttention(layer.self_attn, take)
+    with pytest.raises(ImplUnavailable, match=r"model\.layers\.1\.self_attn \(OwnAttention\)"):
+        huggingface.use(model, "weight=tanh")
+    assert model.config._attn_implementation == before
+    layer.self_attn.take = lambda module, q, k, v: q @ (k.mT @ v)  # linear: no softmax to change
+    huggingface.use(model, "weight=tanh")
+
+
+@pytest.mark.parametrize("name", ATTENDING)
+def test_check_names_the_modules_that_attend(name):
+    """Routers of experts take softmaxes too, and hold no projections of keys."""
+    model = tiny.model(name, SOFTMAX)
+    attending = huggingface.check(model, tiny.inputs(name))
+    assert len(attending) == (6 if name == "t5" else 2)
+    assert all("att" in at.lower() for at in attending)
+    assert model.config._attn_implementation == SOFTMAX
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_check_takes_models():
+    with pytest.raises(ArgumentTypeError, match="check takes a model of transformers, not Linear"):
+        huggingface.check(nn.Linear(1, 1))

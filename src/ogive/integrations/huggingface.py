@@ -3,6 +3,7 @@
     use(model, "weight=sigmoid(bias=-log_n)")   # one model, checked
     register()                                  # all of them, by name
     AutoModel.from_config(config, attn_implementation="ogive:weight=tanh")
+    check(model)                                # does all of it attend by that name?
 
 A name is registered for attention and for masks alike: without a mask of its own a registered
 name silently loses the causal mask.
@@ -10,8 +11,6 @@ name silently loses the causal mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ogive.errors import ArgumentError, ArgumentTypeError, ImplUnavailable
 from ogive.integrations.huggingface_attention import PARTS, AttentionFunction
 from ogive.integrations.huggingface_refusals import PREFIX, refuse_deaf_config, watch_construction
+from ogive.integrations.huggingface_trial import compare, dummies, refuse_own_softmax, tried
 from ogive.integrations.packages import needed
 from ogive.parts.part import Sizes, catalogue
 from ogive.parts.presets import sites_from
@@ -32,9 +32,10 @@ def register(*sites: Sites | str) -> list[str]:
     """Register scores and weight functions with transformers, under names that models take.
 
     From then on a model that never asks transformers' AttentionInterface (BLOOM, DeBERTa, XLNet)
-    is refused while it is built with one of the names, or given a mask for it. A name that such a
-    model is given later, by `set_attn_implementation`, is left out with a warning of transformers'
-    own.
+    is refused while it is built with one of the names, or given a mask for it. Of a model that
+    asks in some of its modules alone nothing can be known before it runs: see `check`. A name that
+    such a model is given later, by `set_attn_implementation`, is left out with a warning of
+    transformers' own.
 
     Args:
         sites: what to register, `Sites` or their written form; only `score` and `weight` may
@@ -79,10 +80,8 @@ def use(
 ) -> Any:
     """Make a transformers model attend by these sites, and make sure that it does.
 
-    The model is run once, in evaluation and without gradients, to see which of its modules attend
-    through the interface; parts that learn parameters become submodules of those, named
-    `ogive_score` and `ogive_weight`. Unless told otherwise, softmax is run too and compared with
-    the model's own attention, since a model may do more inside than the interface shows.
+    The model is tried first, as by `check`; parts that learn parameters become submodules of the
+    modules that attend, named `ogive_score` and `ogive_weight`.
 
     `save_pretrained` writes learned parts with the rest, and `from_pretrained` knows no place for
     them: load the model, `use` the same sites, then `load_state_dict` the file of weights.
@@ -92,38 +91,88 @@ def use(
         sites: only `score` and `weight` may differ from the defaults.
         inputs: arguments of a small forward pass without padding; None for the model's own
             `dummy_inputs`, or noise where it takes pictures. Models of sound need theirs.
-        verify: whether to compare softmax with the model's own attention.
+        verify: whether every module must attend through the interface, and softmax give what the
+            model's own attention does.
 
     Returns:
         The same model.
 
     Raises:
-        ImplUnavailable: the model does not attend through the interface (BLOOM, Falcon), or its
-            own attention does more than the interface shows. It is left as it was.
+        ImplUnavailable: the model does not attend through the interface (BLOOM, Falcon), or not
+            in all of its modules (LongT5), or its own attention does more than the interface
+            shows. It is left as it was.
         ArgumentError: `inputs` are needed; or as `register`.
         MissingPackage, UnknownName: as `register`.
     """
-    if not hasattr(model, "set_attn_implementation"):
-        raise ArgumentTypeError(f"use takes a model of transformers, not {type(model).__name__}")
     value = _score_and_weight(sites)
-    (name, plain) = register(value, Sites())
+    _needs_model(model, "use")
+    (name,) = register(value)
     before = model.config._attn_implementation
-    inputs = _dummies(model) if inputs is None else inputs
     try:
-        seen, output = _tried(model, plain, inputs)
-        if not seen:
-            raise ImplUnavailable(
-                f"{type(model).__name__} computes its attention without transformers' "
-                f"AttentionInterface: it would ignore {name!r}"
-            )
-        if verify:
-            _compare(model, output, inputs)
+        seen = _checked(model, inputs, verify)
     except BaseException:
         model.set_attn_implementation(before)
         raise
     _attach(value, seen)
     model.set_attn_implementation(name)
     return model
+
+
+def check(model: Any, inputs: dict[str, Tensor] | None = None) -> list[str]:
+    """Make sure that a model would do all that an attention implementation tells it.
+
+    For models that were built with a registered name: `register` cannot know what is built later,
+    and a model that attends through the interface in some of its modules alone (LongT5, whose
+    encoder has its own attention) would ignore the name in the others, and say nothing. Models
+    that never ask the interface are refused as they are built.
+
+    The model is run twice, in evaluation and without gradients, with softmax through the interface
+    and with its own attention, and left as it was. Padding and labels stay out of it.
+
+    Args:
+        model: a model of transformers, on any device.
+        inputs: as for `use`.
+
+    Returns:
+        The names of the modules that attend through the interface.
+
+    Raises:
+        ImplUnavailable: as `use`; the message names the modules that attend by themselves.
+        ArgumentError: `inputs` are needed.
+    """
+    _needs_model(model, "check")
+    before = model.config._attn_implementation
+    try:
+        seen = _checked(model, inputs, True)
+    finally:
+        model.set_attn_implementation(before)
+    return [name for name, module in model.named_modules() if module in seen]
+
+
+def _needs_model(model: Any, caller: str) -> None:
+    if not hasattr(model, "set_attn_implementation"):
+        raise ArgumentTypeError(
+            f"{caller} takes a model of transformers, not {type(model).__name__}"
+        )
+
+
+def _checked(model: Any, inputs: dict[str, Tensor] | None, verify: bool) -> dict[nn.Module, Sizes]:
+    """The modules that attend through the interface, with their sizes, or the reason to refuse.
+
+    Leaves softmax or the model's own attention in place.
+    """
+    (plain,) = register(Sites())
+    inputs = dummies(model) if inputs is None else inputs
+    seen, own, output = tried(model, _registered[plain], inputs)
+    if not seen:
+        raise ImplUnavailable(
+            f"{type(model).__name__} computes its attention without transformers' "
+            "AttentionInterface: it would ignore what Ogive registers there"
+        )
+    if verify:
+        refuse_own_softmax(model, own)
+        compare(model, output, inputs)
+    return seen
 
 
 def mask(*args: Any, config: Any = None, **options: Any) -> Tensor | None:
@@ -158,70 +207,6 @@ def _catalogued() -> list[Sites]:
         for name, part in catalogue(site).items():
             found.append(Sites(**{site: part.example or name}))
     return list(dict.fromkeys(found))
-
-
-def _dummies(model: Any) -> dict[str, Tensor]:
-    """The model's own dummy inputs, without masks: rows that see nothing may rightly differ."""
-    given: dict[str, Tensor] = dict(model.dummy_inputs)
-    main = model.main_input_name
-    if main in given:
-        return {name: tensor for name, tensor in given.items() if "mask" not in name}
-    size, channels = (getattr(model.config, n, None) for n in ("image_size", "num_channels"))
-    if main != "pixel_values" or size is None or channels is None:
-        raise ArgumentError(
-            f"{type(model).__name__} takes {main!r}, and its dummy_inputs hold {list(given)}: pass "
-            f"inputs={{{main!r}: …}}, the arguments of a small forward pass"
-        )
-    height, width = (size, size) if isinstance(size, int) else size
-    noise = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
-    return {main: noise.to(model.dtype)}
-
-
-def _tried(
-    model: nn.Module, name: str, inputs: dict[str, Tensor]
-) -> tuple[dict[nn.Module, Sizes], Any]:
-    """Which modules attended under this name in one forward pass, with their sizes; the output."""
-    model.set_attn_implementation(name)  # type: ignore[operator]
-    with _registered[name].recording() as seen:
-        output = _run(model, inputs)
-    return seen, output
-
-
-def _run(model: nn.Module, inputs: dict[str, Tensor]) -> Any:
-    device = next(model.parameters()).device
-    with _evaluating(model), torch.no_grad():
-        return model(**{name: tensor.to(device) for name, tensor in inputs.items()})
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was in training.items():
-            module.training = was
-
-
-def _compare(model: nn.Module, output: Any, inputs: dict[str, Tensor]) -> None:
-    """Raise unless softmax through the interface is what the model computes by itself."""
-    model.set_attn_implementation("eager")  # type: ignore[operator]
-    wanted, came = (_first(out) for out in (_run(model, inputs), output))
-    allowed = 1e3 * torch.finfo(wanted.dtype).eps * wanted.abs().max().clamp_min(1).item()
-    gap = (wanted - came).abs().max().item()
-    if not gap <= allowed:
-        raise ImplUnavailable(
-            f"{type(model).__name__} does more in its own attention than it passes to the "
-            f"interface: with softmax its outputs differ by {gap:.2g} (pass verify=False to use "
-            "it all the same)"
-        )
-
-
-def _first(output: Any) -> Tensor:
-    """The first floating-point tensor of a model's output."""
-    values = output.values() if hasattr(output, "values") else output
-    return next(v for v in values if isinstance(v, Tensor) and v.is_floating_point()).float()
 
 
 def _attach(sites: Sites, seen: dict[nn.Module, Sizes]) -> None:

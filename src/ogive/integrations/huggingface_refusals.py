@@ -4,6 +4,9 @@ A model that computes its attention by itself never looks up its `attn_implement
 transformers does not mind. Here such models are known by their source, as transformers knows which
 ones `set_attn_implementation` may set, and refused as the first submodule is put into them, by a
 hook of torch's on the registration of modules: nothing of transformers is changed.
+
+Models that ask in some of their modules alone pass here, and are found as they run
+(`huggingface_trial`).
 """
 
 from __future__ import annotations
