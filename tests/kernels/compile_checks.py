@@ -11,6 +11,7 @@ import warnings
 from itertools import product
 from pathlib import Path
 
+import pytest
 import torch
 import torch._dynamo
 
@@ -22,7 +23,7 @@ import ogive  # noqa: E402
 from kernels import cases  # noqa: E402
 from kernels.cases import Case, build_call  # noqa: E402
 from kernels.rule import violations  # noqa: E402
-from ogive.kernels import EdgeList, attention, compiled, edge_attention, maps  # noqa: E402
+from ogive.kernels import AuxRequest, EdgeList, attention, compiled, edge_attention, maps  # noqa: E402
 from ogive.parts import build  # noqa: E402
 
 # Inductor rewrites eager attention as well; "aot_eager" traces forward and backward as Inductor
@@ -155,6 +156,22 @@ def kernels() -> int:
         found, plain = cases.ours(call, "native", full), cases.ours(call, "native")
         assert all(torch.equal(found[name], plain[name]) for name in plain)
     return 8
+
+
+def chosen_rows() -> int:
+    """Rows of weights by number, listed or in a tensor; numbers that do not exist are told."""
+    tensors, rows = [torch.randn(2, 2, 5, 4) for _ in range(3)], torch.tensor([3, 0])
+
+    def run(rows, *tensors):
+        return attention(*tensors, return_aux=AuxRequest(weights_rows=rows))[1].weights_rows
+
+    compiled_run = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for wanted in (rows, [3, 0]):
+        torch.testing.assert_close(compiled_run(wanted, *tensors), run(rows, *tensors))
+    for bad in (-1, 5):
+        with pytest.raises((RuntimeError, IndexError), match="rows|index"):
+            compiled_run(torch.tensor([bad, 0]), *tensors)
+    return 4
 
 
 def transforms() -> int:

@@ -309,10 +309,14 @@ def test_self_loops_are_one_each():
 
 GOOD = torch.tensor([[0, 1], [1, 2]])
 NODES = torch.ones(3, 2, 4)
+RAGGED = torch.nested.as_nested_tensor([torch.ones(2, 4)], layout=torch.jagged)
 WRONG = [
     ({"query": None}, ArgumentTypeError, ["query", "NoneType"]),
     ({"key": NODES[0]}, ArgumentError, ["key", "3 axes", "(2, 4)"]),
     ({"value": NODES.long()}, ArgumentTypeError, ["value", "int64"]),
+    ({"query": NODES.to_sparse()}, ArgumentTypeError, ["query", "sparse"]),
+    ({"value": NODES.to(torch.float8_e4m3fn)}, ArgumentTypeError, ["value", "float8"]),
+    ({"key": RAGGED}, ArgumentTypeError, ["key", "nested"]),
     ({"key": NODES.double()}, ArgumentTypeError, ["key", "float64", "float32"]),
     ({"key": torch.ones(3, 2, 5)}, ArgumentError, ["width", "(3, 2, 5)"]),
     ({"value": torch.ones(3, 3, 4)}, ArgumentError, ["heads", "(3, 3, 4)"]),
@@ -334,6 +338,8 @@ WRONG = [
     ({"score": "gat"}, ArgumentError, ["gat", "setup"]),
     ({"edge_bias": [1.0]}, ArgumentTypeError, ["edge_bias", "list"]),
     ({"edge_bias": GOOD[0]}, ArgumentTypeError, ["edge_bias", "int64"]),
+    ({"edge_bias": torch.ones(2).to(torch.float8_e5m2)}, ArgumentTypeError, ["bias", "float8"]),
+    ({"edge_value": torch.ones(2, 2, 4).to_sparse()}, ArgumentTypeError, ["value", "sparse"]),
     ({"edge_bias": torch.ones(3)}, ArgumentError, ["edge_bias", "(3,)", "(2, 2)"]),
     ({"edge_bias": torch.ones(2, 3)}, ArgumentError, ["edge_bias", "(2, 3)"]),
     ({"edge_key": torch.ones(2, 2, 3)}, ArgumentError, ["edge_key", "(2, 2, 3)", "(2, 2, 4)"]),

@@ -85,7 +85,7 @@ def test_auto_chooses_by_kind_and_size_and_not_by_what_ran_before(monkeypatch):
         ({}, {}, True, "native", "native"),
         ({}, mask, True, "sdpa", "native"),
         ({}, mask, False, "sdpa", "native"),
-        (few, {}, True, "sdpa", "reference"),
+        (few, {}, True, "native", "native"),
         (few, {}, False, "native", "native"),
         (large, {"attn_mask": torch.ones(96, 96, dtype=torch.bool).tril()}, True, *["native"] * 2),
         ({}, {"dropout_p": 0.5}, True, "native", "native"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernels import own_parts, peak
-from ogive.kernels import attention, chunked, last_impl
+from ogive.kernels import attention, blocks, last_impl
 
 FEW, MANY = 2048, 4096
 SQUARE = 4 * MANY**2
@@ -29,7 +29,7 @@ def test_the_definition_would_be_caught():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_its_numbers_and_gradients_are_the_definitions(masked, monkeypatch):
-    monkeypatch.setattr(chunked, "BUDGET", 2 * 3 * 40 * 7)  # seven queries in a block
+    monkeypatch.setattr(blocks, "BUDGET", 3 * 40 * 7)  # seven queries in a block
     draw = torch.Generator().manual_seed(0)
     tensors = [torch.randn(2, 3, 40, 5, generator=draw, dtype=torch.float64) for _ in range(3)]
     options = {"weight": own_parts.Steep(), "score": own_parts.Manhattan()}

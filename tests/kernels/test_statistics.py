@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kernels import cases, oracle
 from kernels.cases import WEIGHTS, Case, build_call
 from ogive.errors import ImplUnavailable
-from ogive.kernels import AuxRequest, attention, chunked, compiled, last_impl
+from ogive.kernels import AuxRequest, attention, blocks, compiled, last_impl
 
 pytestmark = pytest.mark.skipif(
     compiled.missing is not None, reason=f"no kernels were compiled here: {compiled.missing}"
@@ -51,7 +51,7 @@ def same(mine: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("request_", [SUMS, ALL], ids=["sums", "all weights"])
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_they_are_the_references(weight, request_, monkeypatch, count):
-    monkeypatch.setattr(chunked, "BUDGET", 2 * 4 * 7 * 2)  # two queries in a block
+    monkeypatch.setattr(blocks, "BUDGET", 4 * 7)  # a query in a block
     done = 0
     for score, mask in (("dot", "both"), ("distance", "learned bias"), ("dot,softcap(2)", "bool")):
         case = Case(
@@ -119,7 +119,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_no_tensor_of_all_pairs(monkeypatch):
-    monkeypatch.setattr(chunked, "BUDGET", 2**14)
+    monkeypatch.setattr(blocks, "BUDGET", 2**14)
     draw = torch.Generator().manual_seed(0)
     tensors = [torch.randn(1, 1, 512, 8, generator=draw).requires_grad_() for _ in range(3)]
     request = AuxRequest(lse=True, row_sum=True, entropy=True, max_score=True)

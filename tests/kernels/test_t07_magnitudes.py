@@ -69,6 +69,20 @@ def test_the_end_of_the_range(impl, count):
     count("T7", 2)
 
 
+@pytest.mark.parametrize("size", [1e25, 1e38])
+def test_rows_over_their_sum_bear_a_large_bias(size, count):
+    """A sum of weights that leaves the range is no reason for infinity."""
+    call = build_call(Case(26, weight="linear(normalise=true)", mask="learned bias"))
+    call.inputs["bias"] = call.inputs["bias"].abs() * size / call.inputs["bias"].abs().max()
+    call.bias = call.inputs["bias"]
+    truth = cases.theirs(call, torch.float64)
+    for impl in cases.impls_of(call.case):
+        found = cases.ours(call, impl)
+        for name in ("out", "query", "value"):
+            torch.testing.assert_close(found[name].double(), truth[name], rtol=1e-4, atol=1e-5)
+    count("T7", len(cases.impls_of(call.case)))
+
+
 @pytest.mark.parametrize("weight", ["softmax", "tanh", "relu(length_power=1)"])
 def test_denormal_values_are_numbers(weight, count):
     """Neither flushed to zero by the call, nor afterwards: the processor's mode stays as it was."""

@@ -70,6 +70,21 @@ def test_without_gradients(mode, weight, count):
     count("T14", 1)
 
 
+@pytest.mark.parametrize("weight", ["tanh", "relu(length_power=1)", "silu(length_power=0)"])
+def test_what_only_looked_first_may_train_later(weight, count):
+    """What a plain call keeps for the next one must not be a tensor of inference mode."""
+    tensors = [torch.randn(1, 1, 3, 5) for _ in range(3)]  # sizes of no other test
+    with torch.inference_mode():
+        attention(*tensors, weight=weight)
+    leaf = tensors[0].requires_grad_()
+    (first,) = torch.autograd.grad(
+        attention(*tensors, weight=weight).square().sum(), leaf, create_graph=True
+    )
+    (second,) = torch.autograd.grad(first.square().sum(), leaf)
+    assert second.any()
+    count("T14", 1)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("weight", SOME)
 def test_checkpointing(weight, reentrant, count):

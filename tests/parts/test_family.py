@@ -108,6 +108,18 @@ def test_members_are_final():
             name = "warmer"
 
 
+def test_what_was_refused_is_in_no_catalogue():
+    """Python keeps a class whose making failed among those that its parent knows."""
+    with pytest.raises(TypeError, match="final") as refused:
+
+        class Softer(type(build("weight", "softmax"))):
+            name = "softmax"
+
+    assert refused.traceback  # which holds the class alive, as a notebook does
+    assert str(build("weight", "softmax")) == "softmax"
+    assert "softmax" in catalogue("weight")
+
+
 @pytest.fixture
 def unlisted():
     """Classes put in here leave the catalogue when the test is over."""

@@ -50,11 +50,13 @@ _LACKS: dict[str, Callable[[Call], str | None]] = {
     "linear": linear.lacks,
     "chunked": chunked.lacks,
 }
-_PREFERENCE = ("linear", "native", "sdpa", "reference")
+_PREFERENCE = ("linear", "native", "sdpa", "chunked", "reference")
 """What "auto" tries, in order: who is fastest, where it is (docs/design/0002)."""
 _WORTHWHILE: dict[str, Callable[[Call], bool]] = {
     "linear": linear.worthwhile,
     "native": lambda call: native.fastest(call, _surrounded(call)),
+    "sdpa": sdpa.differentiable,
+    "chunked": chunked.worthwhile,
 }
 """Where "auto" passes over an implementation that could run the call, but not sooner."""
 
@@ -171,11 +173,13 @@ def _surrounded(call: Call) -> bool:
     """Whether a small call is better off elsewhere.
 
     Where torch's own softmax could be called and has less around it, and where statistics would
-    need the scores a second time.
+    need the scores a second time (all of them: chosen rows of weights cost little).
     """
     if torch.compiler.is_compiling():
         return False  # nothing surrounds a call in a graph
-    return call.aux is not None or not (quick.takes(call) or sdpa.lacks(call))
+    if call.aux is not None:
+        return call.aux.weights_rows is None
+    return not (quick.takes(call) or sdpa.lacks(call))
 
 
 def impls() -> dict[str, Impl]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentError, ArgumentTypeError
+from ogive.kernels import finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,28 @@ def check_request(request: object, queries: int) -> None:
     rows = request.weights_rows
     if rows is None:
         return
-    index = torch.as_tensor(rows)
-    whole = not (index.is_floating_point() or index.dtype == torch.bool)
-    if index.dim() != 1 or not (whole or rows == []):
+    if isinstance(rows, Tensor):
+        _check_row_tensor(rows, queries)
+        return
+    listed: list[Any] = list(rows) if isinstance(rows, Iterable) else [None]
+    if not all(isinstance(row, Integral) and not isinstance(row, bool) for row in listed):
         raise ArgumentTypeError(f"weights_rows takes a list of whole numbers, not {rows!r}")
-    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < queries):
-        raise ArgumentError(f"weights_rows {index.tolist()} leaves the {queries} queries there are")
+    if not all(0 <= row < queries for row in listed):
+        raise ArgumentError(f"weights_rows {listed} leaves the {queries} queries there are")
+
+
+def _check_row_tensor(rows: Tensor, queries: int) -> None:
+    whole = not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool)
+    if rows.dim() != 1 or not whole:
+        raise ArgumentTypeError(
+            f"weights_rows takes whole numbers (rows,), not {rows.dtype} of shape "
+            f"{tuple(rows.shape)}"
+        )
+    exist = ((rows >= 0) & (rows < queries)).all()
+    if torch.compiler.is_compiling():  # which cannot branch on numbers
+        torch.ops.aten._assert_async.msg(exist, "weights_rows leaves the queries there are")
+    elif finite.may_look(rows) and not exist:
+        raise ArgumentError(f"weights_rows {rows.tolist()} leaves the {queries} queries there are")
 
 
 def answer(request: AuxRequest, scores: Tensor, weights: Tensor, keep: Tensor | None) -> Aux:

@@ -27,7 +27,8 @@ class Call:
         dropout_p: probability in [0, 1).
         seed: of dropout, int64 (), or None without dropout.
         aux: what to return beside the output, or None.
-        first_query: which query of the whole call the first one is (dropout counts from there).
+        first_query, first_example: which query and which example of the whole call the first ones
+            are (dropout counts from there).
     """
 
     query: Tensor
@@ -42,3 +43,4 @@ class Call:
     seed: Tensor | None
     aux: AuxRequest | None
     first_query: int = 0
+    first_example: int = 0

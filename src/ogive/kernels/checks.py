@@ -21,7 +21,7 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
             raise ArgumentTypeError(f"{name} takes a tensor, not {type(tensor).__name__}")
-        _check_dense(name, tensor)
+        check_dense(name, tensor)
         if tensor.dim() != 4:
             raise ArgumentError(
                 f"{name} takes 4 axes (batch, heads, length, width), not {tensor.dim()}: "
@@ -29,7 +29,7 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
             )
         if not tensor.is_floating_point():
             raise ArgumentTypeError(f"{name} takes a floating-point tensor, not {tensor.dtype}")
-        _check_width(name, tensor)
+        check_digits(name, tensor)
     for name in ("key", "value"):
         tensor = named[name]
         if tensor.dtype != query.dtype:
@@ -43,7 +43,8 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
     _check_sizes(query, key, value, enable_gqa)
 
 
-def _check_dense(name: str, tensor: Tensor) -> None:
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raise for tensors whose numbers do not lie at strides: nested and sparse ones."""
     if tensor.is_nested:
         raise ArgumentTypeError(
             f"{name} takes a dense tensor, not a nested one: pad it, and hide the padding with "
@@ -53,8 +54,8 @@ def _check_dense(name: str, tensor: Tensor) -> None:
         raise ArgumentTypeError(f"{name} takes a strided tensor, not {tensor.layout}: to_dense()")
 
 
-def _check_width(name: str, tensor: Tensor) -> None:
-    """torch itself has no arithmetic in eight bits."""
+def check_digits(name: str, tensor: Tensor) -> None:
+    """Raise for numbers of eight bits, in which torch itself has no arithmetic."""
     if tensor.is_floating_point() and tensor.element_size() < 2:
         raise ArgumentTypeError(
             f"{name} takes float64, float32, bfloat16 or float16, not {tensor.dtype}"
@@ -85,8 +86,8 @@ def _check_sizes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) ->
 
 def check_pairwise(name: str, tensor: Tensor, query: Tensor, keys: int) -> None:
     """Raise unless `tensor` broadcasts to (batch, heads, queries, keys) on the query's device."""
-    _check_dense(name, tensor)
-    _check_width(name, tensor)
+    check_dense(name, tensor)
+    check_digits(name, tensor)
     full = (*query.shape[:3], keys)
     fits = tensor.dim() <= 4 and all(
         size in (1, wanted)

@@ -280,7 +280,7 @@ def wild_rows(call: Dense) -> Tensor:
         query, key = query | _wild(reduced.query), key | _wild(reduced.key)
     wild = (key | value).repeat_interleave(group, 1)[:, :, None] | query[..., None]
     if call.bias is not None:
-        wild = wild | ~call.bias.isfinite()
+        wild = wild | _bad_bias(call, call.bias)
     keep = visible(call)
     return (wild if keep is None else wild & keep).any(-1, keepdim=True)
 
@@ -351,9 +351,17 @@ def _unwatched(call: Dense) -> bool:
     """Whether there is anything wild that the loops do not see.
 
     They look at all that they read; but what a reduced score makes of an input may be tame where
-    the input is not.
+    the input is not, and of a bias they see no more than whether it is finite, where the sum of a
+    row may not be.
     """
+    if call.curve == "linear" and call.bias is not None and not finite.all_modest(call.bias):
+        return True
     return call.reduces and not finite.all_modest(call.query, call.key)
+
+
+def _bad_bias(call: Dense, bias: Tensor) -> Tensor:
+    """Where a bias is not finite, or where rows over their sum may not bear it."""
+    return finite.wild(bias) if call.curve == "linear" else ~bias.isfinite()
 
 
 def _tamed(call: Dense) -> Dense:
@@ -370,7 +378,8 @@ def _cleaned(call: Dense) -> Dense:
     cleaned = call.with_inputs(*tame)
     if call.bias is None:
         return cleaned
-    return Dense(**{**vars(cleaned), "bias": finite.cleaned(call.bias)})
+    tame_bias = call.bias.masked_fill(_bad_bias(call, call.bias), 0)
+    return Dense(**{**vars(cleaned), "bias": tame_bias})
 
 
 def _wild(tensor: Tensor) -> Tensor:

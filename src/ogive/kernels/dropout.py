@@ -26,21 +26,28 @@ def draw_seed(device: torch.device) -> Tensor:
     return torch.randint(2**62, (), device=device)
 
 
-def kept(seed: Tensor, shape: torch.Size, probability: float, first_query: int = 0) -> Tensor:
-    """Which weights stay: bool (batch, heads, queries, keys), False with `probability`."""
+def kept(
+    seed: Tensor, shape: torch.Size, probability: float, first: tuple[int, int] = (0, 0)
+) -> Tensor:
+    """Which weights stay: bool (batch, heads, queries, keys), False with `probability`.
+
+    first: the example and the query of the whole call that stand first here.
+    """
     counter = seed
     for axis, size in enumerate(shape[:-1]):
-        first = first_query if axis == len(shape) - 2 else 0
-        place = torch.arange(first, first + size, device=seed.device)
+        start = {0: first[0], len(shape) - 2: first[1]}.get(axis, 0)
+        place = torch.arange(start, start + size, device=seed.device)
         place = place.view(-1, *[1] * (len(shape) - axis - 1))
         counter = _mix(counter + (place + 1) * _GOLDEN)
     place = torch.arange(shape[-1], device=seed.device)
     return _bits(counter, place) >= round(probability * 2**_BITS)
 
 
-def drop(weights: Tensor, seed: Tensor, probability: float, first_query: int = 0) -> Tensor:
+def drop(
+    weights: Tensor, seed: Tensor, probability: float, first: tuple[int, int] = (0, 0)
+) -> Tensor:
     """Weights with some set to zero and the others divided by 1 − probability."""
-    stay = kept(seed, weights.shape, probability, first_query)
+    stay = kept(seed, weights.shape, probability, first)
     return torch.where(stay, weights / (1 - probability), 0)
 
 

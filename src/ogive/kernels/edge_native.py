@@ -12,6 +12,7 @@ from ogive.kernels import compiled, edge_compiled, finite
 from ogive.kernels.edge_library import apply
 from ogive.kernels.edge_reference import EdgeCall
 from ogive.kernels.edge_segments import Segments, count_seen
+from ogive.kernels.entrance import HOOKED, hooked
 from ogive.kernels.native import ACTS, curve_of, score_name, split_softcap
 from ogive.kernels.reference import full_precision
 from ogive.parts import scores, weights
@@ -51,6 +52,8 @@ def lacks(call: EdgeCall) -> str | None:
         return f"they have no {call.query.dtype}"
     if call.returns_weights:
         return "they return no weights, which they hold for one target at a time"
+    if hooked(call.score, call.weight):
+        return HOOKED
     if finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None

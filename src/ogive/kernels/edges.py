@@ -136,6 +136,7 @@ def _check_nodes(query: Tensor, key: Tensor, value: Tensor) -> None:
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
             raise ArgumentTypeError(f"{name} takes a tensor, not {type(tensor).__name__}")
+        checks.check_dense(name, tensor)
         if tensor.dim() != 3:
             raise ArgumentError(
                 f"{name} takes 3 axes (nodes, heads, width), not {tensor.dim()}: "
@@ -143,6 +144,7 @@ def _check_nodes(query: Tensor, key: Tensor, value: Tensor) -> None:
             )
         if not tensor.is_floating_point():
             raise ArgumentTypeError(f"{name} takes a floating-point tensor, not {tensor.dtype}")
+        checks.check_digits(name, tensor)
         _same_kind(name, tensor, query)
     shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
     if not query.shape[1] == key.shape[1] == value.shape[1]:
@@ -208,8 +210,10 @@ def _edge_rows(name: str, rows: Tensor | None, edges: EdgeList, nodes: Tensor) -
 def _check_edge_tensor(name: str, tensor: object, query: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise ArgumentTypeError(f"{name} takes a tensor, not {type(tensor).__name__}")
+    checks.check_dense(name, tensor)
     if not tensor.is_floating_point():
         raise ArgumentTypeError(f"{name} takes a floating-point tensor, not {tensor.dtype}")
+    checks.check_digits(name, tensor)
     if tensor.device != query.device:
         raise ArgumentTypeError(
             f"{name} is on {tensor.device}, but query is on {query.device}: they must agree"

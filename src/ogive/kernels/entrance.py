@@ -29,6 +29,7 @@ class Impl:
     missing: str | None = None
 
 
+HOOKED = "hooks of its score or weight function want to run, and it calls neither"
 _last: dict[str, str | None] = {"impl": None}
 _built: dict[tuple[str, str, int], Part] = {}
 """Parts named by their written form: without parameters, the same for every call."""
@@ -78,3 +79,14 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+
+def hooked(*parts: Part) -> bool:
+    """Whether calling a part, or one within it, runs more than its code: hooks of its own."""
+    for part in parts:
+        for module in part.modules() if part._modules else (part,):
+            if module._forward_hooks or module._forward_pre_hooks:
+                return True
+            if module._backward_hooks or module._backward_pre_hooks:
+                return True
+    return False

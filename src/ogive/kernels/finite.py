@@ -62,6 +62,23 @@ That is all that torch.compiler.assume_constant_result does, which imports half 
 """
 
 
+def derived_once() -> bool:
+    """Whether the transforms under way ask for no more than one derivative, going backward."""
+    if not transforming():
+        return True
+    try:
+        levels = torch._C._functorch.get_interpreter_stack() or ()  # type: ignore[attr-defined]
+        kinds = [level.key() for level in levels]
+        names = torch._C._functorch.TransformType  # type: ignore[attr-defined]
+        forward = names.Jvp in kinds or torch.autograd.forward_ad._current_level >= 0
+    except AttributeError:
+        return False
+    return not forward and kinds.count(names.Grad) < 2
+
+
+derived_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def cleaned(tensor: Tensor) -> Tensor:
     """The tensor with zeros in place of NaN and infinities, which pass gradients on."""
     return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ogive.kernels import compiled, finite
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
+from ogive.kernels.entrance import HOOKED, hooked
 from ogive.kernels.linear_library import apply
 from ogive.kernels.reassociated import Reassociated, counts, seeing
 from ogive.parts import scores, weights
@@ -48,6 +49,8 @@ def lacks(call: Call) -> str | None:
         return f"it runs on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"it has no {call.query.dtype}"
+    if hooked(call.score, call.weight):
+        return HOOKED
     if finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None

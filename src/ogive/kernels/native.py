@@ -15,6 +15,7 @@ from ogive.kernels import compiled, finite, linear, statistics
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense
+from ogive.kernels.entrance import HOOKED, hooked
 from ogive.kernels.library import apply
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
@@ -45,9 +46,6 @@ _ENOUGH = 2**21
 """Multiplications of an example from which on a call is faster here than by torch's softmax."""
 _ENOUGH_ASKED = 2**26
 """The same where statistics of rows are asked for: they need the scores a second time."""
-_FEW, _MANY, _EACH = 48, 64, 16
-"""Below so many queries, and from so many keys on, in all and for each query, gradients are bound
-by memory."""
 _MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 """Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it."""
 _SUMS = (scores.Additive, scores.GatV2)
@@ -85,6 +83,8 @@ def lacks(call: Call) -> str | None:
         return f"they have no {call.query.dtype}"
     if call.aux is not None and statistics.lacks():
         return statistics.lacks()
+    if hooked(call.score, call.weight):
+        return HOOKED
     if finite.transforming():
         return "torch.func transforms and forward-mode derivatives need the definition"
     return None
@@ -100,36 +100,24 @@ def fastest(call: Call, surrounded: bool) -> bool:
     """
     if torch.compiler.is_compiling():  # sizes are symbols there, and less surrounds a call
         exported = torch.compiler.is_exporting()  # a graph that should not need this library
-        return not exported and best(call.query.dtype, call.weight, None)
+        return not exported and best(call.query.dtype, call.weight)
     _, heads, queries, width = call.query.shape
     keys, enough = call.key.shape[-2], _ENOUGH if call.aux is None else _ENOUGH_ASKED
     if surrounded and heads * queries * keys * (width + call.value.shape[-1]) < enough:
         return False
-    graded = torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(call))
-    return best(call.query.dtype, call.weight, (queries, keys) if graded else None)
+    return best(call.query.dtype, call.weight)
 
 
-def best(dtype: torch.dtype, weight: object, lengths: tuple[int, int] | None) -> bool:
+def best(dtype: torch.dtype, weight: object) -> bool:
     """Whether the kernels were measured, and were best, for calls of this kind.
 
-    Not on a processor without wide vectors; nor for torch's own softmax where the processor
-    multiplies tiles of halves (AMX); nor for gradients of few queries and many keys, lengths that
-    are given where gradients are wanted: these are bound by memory, and here more of it moves.
+    Not on a processor without wide vectors, nor for torch's own softmax where the processor
+    multiplies tiles of halves (AMX).
     """
     if compiled.instruction_set not in ("avx2", "avx512"):
         return False
-    if lengths is not None:
-        queries, keys = lengths
-        if queries < _FEW and keys >= max(_MANY, _EACH * queries):
-            return False
     half = dtype in (torch.bfloat16, torch.float16)
     return not (half and type(weight) is weights.Softmax and _MULTIPLIES_TILES)
-
-
-def _tensors(call: Call) -> list[Tensor]:
-    bias = [] if call.bias is None else [call.bias]
-    parameters = (*call.score.parameters(), *call.weight.parameters())
-    return [call.query, call.key, call.value, *bias, *parameters]
 
 
 def native(call: Call) -> tuple[Tensor, Aux | None]:

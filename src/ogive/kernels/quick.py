@@ -16,6 +16,7 @@ from torch import Tensor
 from ogive.kernels import compiled, dense, library, native
 from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense
+from ogive.kernels.entrance import hooked
 from ogive.kernels.graphed import graphed
 from ogive.parts import scores, weights
 
@@ -77,7 +78,9 @@ def attend(
     asked: whether to hide the future, whether heads may be grouped, whether "auto" chooses.
     """
     holds = _HOLDS.get(type(weight))
-    if holds is None or (type(score) is not scores.Dot and score != "dot"):
+    if holds is None or hooked(weight):  # type: ignore[arg-type]
+        return None
+    if score != "dot" and (type(score) is not scores.Dot or hooked(score)):
         return None
     if query is None or key is None or value is None:
         return None
@@ -89,7 +92,7 @@ def attend(
     wanted = wanted and torch.is_grad_enabled()
     causal, grouped, auto = asked
     size, keys, dtype = query.shape, key.shape[2], query.dtype
-    if auto and not native.best(dtype, weight, (size[2], keys) if wanted else None):
+    if auto and not native.best(dtype, weight):
         return None
     held = [getattr(weight, name) for name in holds]
     plan = _plans.get((type(weight), *held, causal, size[2], keys, dtype))
@@ -122,7 +125,8 @@ def learn(call: Call) -> None:
     curve = native.curve_of(weight)
     if curve is not None:
         dtype = torch.promote_types(query.dtype, torch.float32)
-        plan = Plan(curve, native.constant_of(call, dtype), curve in dense.SHARING)
+        with torch.inference_mode(False):  # what only looked may later train
+            plan = Plan(curve, native.constant_of(call, dtype), curve in dense.SHARING)
         held = [getattr(weight, name) for name in _HOLDS[type(weight)]]
         form = (type(weight), *held, call.visibility.is_causal)
         _plans[(*form, query.shape[-2], key.shape[-2], query.dtype)] = plan

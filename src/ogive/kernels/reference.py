@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from ogive.errors import ArgumentError
 from ogive.kernels import finite
 from ogive.kernels.auxiliary import Aux, answer
 from ogive.kernels.call import Call
 from ogive.kernels.dropout import drop
+from ogive.parts.part import Part
 
 
 def reference(call: Call) -> tuple[Tensor, Aux | None]:
@@ -29,14 +31,28 @@ def reference(call: Call) -> tuple[Tensor, Aux | None]:
             scores = call.score(query, key, call.scale)
         else:
             scores = finite.pair_scores(call.score, query, key, call.scale, guard)
+        pairs = (*query.shape[:3], key.shape[2])
+        check_shape(call.score, scores, pairs)
         if bias is not None:
             scores = scores + bias
         weights = call.weight(scores, keep)
+        check_shape(call.weight, weights, pairs)
         aux = None if call.aux is None else answer(call.aux, scores, weights, keep)
         if call.seed is not None:
-            weights = drop(weights, call.seed, call.dropout_p, call.first_query)
+            weights = drop(
+                weights, call.seed, call.dropout_p, (call.first_example, call.first_query)
+            )
         out = weights @ value if guard is None else finite.guarded_mix(weights, value, guard)
     return out.to(call.query.dtype), aux
+
+
+def check_shape(part: Part, made: Tensor, pairs: tuple[int, ...]) -> None:
+    """Raise unless a part made one number for each pair; what broadcasts would pass unnoticed."""
+    if made.shape != pairs:
+        raise ArgumentError(
+            f"{part.family}={part} made {tuple(made.shape)}, but there is one {part.family} for "
+            f"each pair: (batch, heads, queries, keys) = {tuple(pairs)}"
+        )
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

@@ -6,6 +6,8 @@ ones are not swallowed (torch's fused CPU kernel turns a NaN query into a row of
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,9 +15,13 @@ from torch.nn import functional as F
 from ogive.kernels import finite
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
+from ogive.kernels.entrance import HOOKED, hooked
+from ogive.kernels.graphed import graphed
 from ogive.kernels.reference import reference
 from ogive.parts.scores import Dot
 from ogive.parts.weights import Softmax
+
+_NODE = "ScaledDotProductFlashAttentionForCpuBackward0"
 
 
 def lacks(call: Call) -> str | None:
@@ -28,7 +34,14 @@ def lacks(call: Call) -> str | None:
         return "its dropout depends on the order of computation, not on (seed, b, h, i, j)"
     if call.aux is not None:
         return "it returns no statistics of its rows"
+    if hooked(call.score, call.weight):
+        return HOOKED
     return None
+
+
+def differentiable(call: Call) -> bool:
+    """Whether torch has the derivatives that are asked for: its fused kernels have the first."""
+    return finite.derived_once()
 
 
 def sdpa(call: Call) -> tuple[Tensor, Aux | None]:
@@ -43,11 +56,40 @@ def sdpa(call: Call) -> tuple[Tensor, Aux | None]:
     if not finite.may_look(*tensors, *biases):
         return _blind(call), None
     if finite.all_modest(*tensors) and finite.all_finite(*biases):
-        return _plain(call, call.query, call.key, call.value, call.bias), None
+        return _fused(call), None
     query, key, value = (tensor.masked_fill(finite.wild(tensor), 0) for tensor in tensors)
     bias = None if call.bias is None else finite.cleaned(call.bias)
-    out, rows = _plain(call, query, key, value, bias), _wild_rows(call)
+    tame = replace(call, query=query, key=key, value=value, bias=bias)
+    out, rows = _fused(tame), _wild_rows(call)
     return torch.where(rows, reference(call)[0], out) if rows.any() else out, None
+
+
+def _fused(call: Call) -> Tensor:
+    """torch's operation; where its gradients get a graph, they are the definition's.
+
+    torch's fused kernels have no second derivative. Their node is asked to hand on other gradients
+    then; what that needs is let go of after a backward pass without a graph.
+    """
+    out = _plain(call, call.query, call.key, call.value, call.bias)
+    if type(out.grad_fn).__name__ != _NODE:
+        return out
+    needs = [t.requires_grad for t in (call.query, call.key, call.value)]
+    held = [call]
+    del call
+
+    def hand_on(grads: tuple[Tensor | None, ...], into: tuple[Tensor, ...]) -> object:
+        if not torch.is_grad_enabled():
+            held.clear()
+        if not held:
+            return None
+        call = held[0]
+        with torch.enable_grad():
+            again = reference(call)[0]
+        inputs = (call.query, call.key, call.value)
+        return (*graphed(again, inputs, needs, into[0]), *grads[len(inputs) :])
+
+    out.grad_fn.register_hook(hand_on)  # type: ignore[union-attr]
+    return out
 
 
 def _blind(call: Call) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ogive.kernels import chunked, finite
 from ogive.kernels.auxiliary import Aux, AuxRequest
+from ogive.kernels.blocks import part_of
 from ogive.kernels.call import Call
 from ogive.kernels.reference import reference
 
@@ -40,7 +41,9 @@ def _rows(call: Call, rows: Tensor | list[int] | tuple[int, ...]) -> Tensor:
     """Weights (b, h, rows, keys) of chosen queries, a run of neighbours at a time."""
     call = replace(call, aux=AuxRequest(weights=True))
     wanted = torch.as_tensor(rows).long().tolist()
-    pieces = [chunked.piece(call, *run)[1].weights for run in _runs(wanted)]  # type: ignore[union-attr]
+    examples = slice(0, call.query.shape[0])
+    runs = [part_of(call, (examples, slice(*run))) for run in _runs(wanted)]
+    pieces = [chunked.chunked(run)[1].weights for run in runs]  # type: ignore[union-attr]
     if not pieces:
         shape = (*call.query.shape[:2], 0, call.key.shape[-2])
         return call.query.new_empty(

@@ -61,13 +61,6 @@ class Visibility:
             right = 0 if right is None else min(right, 0)
         return left, right
 
-    def rows(self, start: int, stop: int) -> Visibility:
-        """The visibility of queries start … stop − 1 alone."""
-        mask = self.mask
-        if mask is not None and mask.dim() > 1 and mask.shape[-2] > 1:
-            mask = mask[..., start:stop, :]
-        return Visibility(mask, self.is_causal, self.window, self.offset + start)
-
     def count(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """How many keys each query sees: int (1 or batch, 1 or heads, 1 or queries)."""
         if self.mask is not None:

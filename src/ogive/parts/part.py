@@ -197,7 +197,8 @@ def flag(name: str, came: object) -> bool:
 def _walk(root: type[Part]) -> Iterator[type[Part]]:
     for child in root.__subclasses__():
         yield child
-        yield from _walk(child)
+        if not child.name:  # below a final class are those that it refused
+            yield from _walk(child)
 
 
 @cache

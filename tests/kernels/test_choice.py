@@ -1,0 +1,195 @@
+"""What "auto" takes: the kernels wherever they were measured best, blocks where pairs are many."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels import own_parts, peak
+from ogive.kernels import AuxRequest, attention, blocks, compiled, last_impl
+from ogive.parts import Sizes, build, score_from
+
+wide = pytest.mark.skipif(
+    bool(compiled.missing) or compiled.instruction_set not in ("avx2", "avx512"),
+    reason="the kernels were measured on AVX2 and AVX-512",
+)
+LENGTHS = ((1, 64), (1, 1024), (16, 1024), (40, 1024), (64, 64))
+WEIGHTS = ("tanh", "entmax15", "sigmoid(bias=-log_n)", "softmax")
+SCORES = ("dot", "distance(power=1)", "additive(tanh)", "gatv2")
+
+
+def drawn(queries: int, keys: int, heads: int = 2, width: int = 4) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    lengths = (queries, keys, keys)
+    return [torch.randn(1, heads, n, width, generator=draw).requires_grad_() for n in lengths]
+
+
+@wide
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("score", SCORES)
+def test_gradients_of_few_queries_and_many_keys(score, weight, lengths):
+    part = score_from(score).setup(Sizes(8, 2, 4))
+    attention(*drawn(*lengths), score=part, weight=weight)
+    assert last_impl() == "native"
+
+
+@wide
+def test_rows_of_weights_do_not_bring_all_weights():
+    request = AuxRequest(weights_rows=[0])
+    attention(*drawn(32, 32), score="dot", return_aux=request)
+    assert last_impl() == "native"
+
+
+OWN = {"weight": own_parts.Steep(), "score": own_parts.Manhattan()}
+
+
+@pytest.mark.parametrize("request_", [None, AuxRequest(lse=True, row_sum=True)])
+def test_the_users_own_parts_run_in_blocks_where_pairs_are_many(request_, monkeypatch):
+    monkeypatch.setattr(blocks, "BUDGET", 200)
+    for length, expected in ((4, "reference"), (50, "chunked")):
+        attention(*drawn(length, length), return_aux=request_, **OWN)
+        assert last_impl() == expected
+
+
+def test_the_users_own_parts_take_linear_memory():
+    few, many = (peak.over_baseline(own=True, length=n) for n in (4096, 8192))
+    assert many - few < 4 * 8192**2 / 4
+
+
+@wide
+@pytest.mark.parametrize("weight", ["tanh", "softmax"])
+def test_statistics_of_additive_scores_take_linear_memory(weight):
+    """One tensor of 2048 × 2048 pairs of 16 features would be 268 MB."""
+    asked = {"length": 2048, "score": "additive(tanh)", "weight": weight, "asks": ["row_sum"]}
+    assert peak.over_baseline(**asked) < 2**27
+
+
+def shifted(examples: slice, tensors: list[torch.Tensor], **options) -> torch.Tensor:
+    mask = torch.arange(3 * 20 * 20).view(3, 1, 20, 20) % 7 > 0
+    bias = torch.linspace(-1, 1, 3 * 20).view(3, 1, 1, 20)
+    part = [t[examples] for t in tensors]
+    options |= {"attn_mask": mask[examples], "attn_bias": bias[examples], "is_causal": True}
+    return attention(*part, q_offset=torch.tensor([0, 3, 5])[examples], **OWN, **options)
+
+
+def test_blocks_of_examples_have_the_bits_of_examples_alone(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(3, 2, 20, 4, generator=draw) for _ in range(3)]
+    for budget in (60, 900):  # examples are cut; or one at a time
+        monkeypatch.setattr(blocks, "BUDGET", budget)
+        whole = shifted(slice(0, 3), tensors, impl="chunked")
+        alone = [shifted(slice(at, at + 1), tensors, impl="chunked") for at in range(3)]
+        assert torch.equal(whole, torch.cat(alone))
+        right = shifted(slice(0, 3), tensors, impl="reference")
+        torch.testing.assert_close(whole, right)
+
+
+@pytest.mark.parametrize("budget", [40, 900])
+def test_blocks_drop_the_same_weights_as_the_definition(budget, monkeypatch):
+    monkeypatch.setattr(blocks, "BUDGET", budget)
+    draw = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(3, 2, 20, 4, generator=draw) for _ in range(3)]
+    found = []
+    for impl in ("chunked", "reference"):
+        torch.manual_seed(1)
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        out = attention(*leaves, dropout_p=0.4, impl=impl, **OWN)
+        found.append((out, *torch.autograd.grad(out.sin().sum(), leaves)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+# --- what blocks must carry along --------------------------------------------------------------
+
+
+class Tempered(own_parts.ElementwiseWeight, listed=False):
+    """w = σ(t · s) / n with a t that is a parameter, and another that somebody else owns."""
+
+    name = "tempered"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heat = torch.nn.Parameter(torch.tensor(0.5))
+        self.others = [torch.tensor(2.0, requires_grad=True)]
+
+    def value(self, scores: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(scores * self.heat * self.others[0].exp()) / n
+
+
+def test_blocks_give_gradients_to_whatever_a_part_holds(monkeypatch):
+    monkeypatch.setattr(blocks, "BUDGET", 60)
+    found = []
+    for impl in ("chunked", "reference"):
+        part, tensors = Tempered(), drawn(20, 20)
+        attention(*tensors, weight=part, impl=impl).square().sum().backward()
+        assert part.heat.grad is not None
+        assert part.others[0].grad is not None
+        found.append([*(t.grad for t in tensors), part.heat.grad, part.others[0].grad])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class Noisy(own_parts.ElementwiseWeight, listed=False):
+    """w = σ(s) · u / n with u drawn anew for every pair."""
+
+    name = "noisy"
+
+    def value(self, scores: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(scores) * torch.rand_like(scores) / n
+
+
+def test_what_a_part_draws_is_drawn_again_for_gradients(monkeypatch):
+    monkeypatch.setattr(blocks, "BUDGET", 60)
+    query, key, value = drawn(20, 20)
+    torch.manual_seed(0)
+    out = attention(query, key, value, weight=Noisy(), impl="chunked")
+    after = torch.get_rng_state()
+    (found,) = torch.autograd.grad(out.sum(), value)
+    assert torch.equal(after, torch.get_rng_state())
+    torch.manual_seed(0)
+    ones = torch.eye(20).expand(1, 2, 20, 20)
+    weights = attention(query, key, ones, weight=Noisy(), impl="chunked")
+    torch.testing.assert_close(found, weights.sum(-2, keepdim=True).mT.expand_as(found))
+
+
+@pytest.mark.parametrize("impl", ["auto", "native", "sdpa"])
+@pytest.mark.parametrize("site", ["score", "weight"])
+def test_hooks_of_parts_run_or_are_refused(site, impl):
+    parts = {"score": score_from("dot"), "weight": build("weight", "softmax")}
+    seen = []
+    parts[site].register_forward_hook(lambda *_: seen.append(1))
+    for _ in range(2):  # the second call would go the short way
+        if impl == "auto":
+            attention(*drawn(5, 5), **parts)
+        else:
+            with pytest.raises(RuntimeError, match="hooks"):
+                attention(*drawn(5, 5), **parts, impl=impl)
+    assert len(seen) == (2 if impl == "auto" else 0)
+
+
+# --- parts that do not make one number for each pair -------------------------------------------
+
+
+class Narrow(own_parts.ElementwiseWeight, listed=False):
+    """One weight for a row, which would broadcast."""
+
+    name = "narrow"
+
+    def forward(self, scores: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        return scores.sum(-1, keepdim=True)
+
+
+class Wide(own_parts.Score, listed=False):
+    """One score too many."""
+
+    name = "wide"
+
+    def pairs(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return query.new_zeros((*query.shape[:3], key.shape[2] + 1))
+
+
+@pytest.mark.parametrize(("site", "part"), [("weight", Narrow()), ("score", Wide())])
+def test_parts_that_make_another_shape_are_told(site, part):
+    with pytest.raises(ValueError, match=rf"{site}={part.name} made .*pair"):
+        attention(*drawn(5, 6), **{site: part})
