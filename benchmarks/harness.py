@@ -275,8 +275,8 @@ def _memory_row(case: MemoryCase, threads: int) -> tuple[dict[str, Any], dict[st
 
 def main(
     about: str | None, cases: Callable[[Asked], Iterable[Case | MemoryCase]], name: str = ""
-) -> None:
-    """Run a script's cases as the command line asks, print tables, and keep the results."""
+) -> list[dict[str, Any]]:
+    """Run a script's cases as the command line asks, print tables, keep and return the results."""
     name = name or Path(sys.argv[0]).stem
     options = _options((about or name).splitlines()[0])
     asked = Asked(options.quick, options.rounds or (3 if options.quick else 11), only=options.only)
@@ -296,6 +296,7 @@ def main(
     target = options.output or (None if options.quick or options.only else RESULTS / f"{name}.json")
     if target:
         save(Path(target), asked.rows)
+    return asked.rows
 
 
 def _run(case: Case | MemoryCase, asked: Asked) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -84,7 +84,7 @@ def test_auto_chooses_by_kind_and_size_and_not_by_what_ran_before(monkeypatch):
     expected = [  # sizes, options, gradients, softmax, tanh
         ({}, {}, True, "native", "native"),
         ({}, mask, True, "sdpa", "native"),
-        ({}, mask, False, "sdpa", "native"),
+        ({}, mask, False, "native", "native"),
         (few, {}, True, "native", "native"),
         (few, {}, False, "native", "native"),
         (large, {"attn_mask": torch.ones(96, 96, dtype=torch.bool).tril()}, True, *["native"] * 2),

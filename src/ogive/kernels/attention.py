@@ -55,10 +55,11 @@ _PREFERENCE = ("linear", "native", "sdpa", "chunked", "reference")
 _WORTHWHILE: dict[str, Callable[[Call], bool]] = {
     "linear": linear.worthwhile,
     "native": lambda call: native.fastest(call, _surrounded(call)),
-    "sdpa": sdpa.differentiable,
+    "sdpa": lambda call: sdpa.computes(call) and sdpa.differentiable(),
     "chunked": chunked.worthwhile,
+    "reference": lambda call: True,
 }
-"""Where "auto" passes over an implementation that could run the call, but not sooner."""
+"""Where "auto" passes over an implementation that could not run the call, or not sooner."""
 
 
 def attention(
@@ -172,14 +173,19 @@ def attention(
 def _surrounded(call: Call) -> bool:
     """Whether a small call is better off elsewhere.
 
-    Where torch's own softmax could be called and has less around it, and where statistics would
-    need the scores a second time (all of them: chosen rows of weights cost little).
+    Where torch's own softmax has gradients with less around it, and where statistics would need the
+    scores a second time (all of them: chosen rows of weights cost little).
     """
     if torch.compiler.is_compiling():
         return False  # nothing surrounds a call in a graph
     if call.aux is not None:
         return call.aux.weights_rows is None
-    return not (quick.takes(call) or sdpa.lacks(call))
+    return sdpa.computes(call) and not quick.takes(call) and _graded(call)
+
+
+def _graded(call: Call) -> bool:
+    tensors = (call.query, call.key, call.value, call.bias)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def impls() -> dict[str, Impl]:
@@ -189,8 +195,9 @@ def impls() -> dict[str, Impl]:
 
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
-        able = (name for name in _PREFERENCE if _LACKS[name](call) is None)
-        return next(name for name in able if _WORTHWHILE.get(name, lambda call: True)(call))
+        # Whether it is worth it comes first: it costs less to ask than what a call lacks.
+        worth = (name for name in _PREFERENCE if _WORTHWHILE[name](call))
+        return next(name for name in worth if _LACKS[name](call) is None)
     if not isinstance(impl, str):
         raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
     if impl not in _IMPLS:

@@ -41,6 +41,8 @@ def worthwhile(call: Call) -> bool:
 
     Not where hooks of the parts want to see whole tensors, nor where there are no numbers.
     """
+    if torch.compiler.is_compiling():
+        return False  # and sizes, which are symbols there, decide nothing
     batch, _, queries, _ = call.query.shape
     small = batch * queries * row_size(call) <= blocks.UNCUT * blocks.BUDGET
     return not (small or hooked(call.score, call.weight) or call.query.is_meta)

@@ -21,6 +21,8 @@ from ogive.kernels.reassociated import Reassociated, counts, seeing
 from ogive.parts import scores, weights
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_SCORES = (weights.Linear, weights.Identity)
+"""Weight functions whose weights are the scores."""
 _ROW = 48
 """Keys beside each query of a causal call that are taken pair by pair."""
 _ENOUGH = 2**14
@@ -31,7 +33,7 @@ def lacks(call: Call) -> str | None:
     """Why the sum cannot be taken over keys first, or None where it can."""
     if compiled.missing:
         return compiled.missing
-    if type(call.weight) not in (weights.Linear, weights.Identity):
+    if type(call.weight) not in _SCORES:
         return f"it needs weights that are the scores (linear, identity), not {call.weight}"
     if type(call.score) not in (scores.Dot, scores.Bilinear):
         return f"it needs scores that are products (dot, bilinear), not {call.score}"
@@ -73,6 +75,8 @@ def cheaper(call: Call) -> bool:
 
 def worthwhile(call: Call) -> bool:
     """Whether "auto" takes this way: it is cheaper, and saves more than a call costs."""
+    if type(call.weight) not in _SCORES:
+        return False
     batch, heads, queries, _ = call.query.shape
     return cheaper(call) and batch * heads * queries * call.key.shape[-2] >= _ENOUGH
 

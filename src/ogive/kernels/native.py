@@ -94,7 +94,7 @@ def fastest(call: Call, surrounded: bool) -> bool:
     """Whether "auto" takes the kernels: where they were measured to be the fastest, or near it.
 
     Args:
-        call: one that they can run.
+        call: any.
         surrounded: whether work this small is less than what surrounds it, and another way could be
             taken instead. Then sizes decide, without the batch: a slice of it is the same call.
     """

@@ -39,7 +39,17 @@ def lacks(call: Call) -> str | None:
     return None
 
 
-def differentiable(call: Call) -> bool:
+def computes(call: Call) -> bool:
+    """Whether score and weight function are SDPA's, without dropout or statistics."""
+    return (
+        type(call.weight) is Softmax
+        and type(call.score) is Dot
+        and not call.dropout_p
+        and call.aux is None
+    )
+
+
+def differentiable() -> bool:
     """Whether torch has the derivatives that are asked for: its fused kernels have the first."""
     return finite.derived_once()
 
