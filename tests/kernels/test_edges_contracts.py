@@ -172,11 +172,12 @@ def test_gradcheck(score, weight, impl):
         assert gradgradcheck(run, (*inputs, bias))
 
 
+@pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("score", ["dot", "gatv2"])
-def test_transforms_are_right(score):
+def test_transforms_are_right(score, listed):
     query, key, value = nodes(4, 4)
     _, edge_index = graph(4, 4)
-    edges = EdgeList.build(edge_index, 4, 4)
+    edges = EdgeList.build(edge_index, 4, 4) if listed else edge_index
     both = parts(score)
 
     def run(query):
@@ -190,6 +191,16 @@ def test_transforms_are_right(score):
     batch = torch.stack((query, 2 * query))
     each = torch.stack([run(one) for one in batch])
     torch.testing.assert_close(torch.func.vmap(run)(batch), each)
+    (slope,) = torch.autograd.grad(run(query.requires_grad_()).square().sum(), query)
+    found = torch.func.grad(lambda q: run(q).square().sum())(query.detach())
+    torch.testing.assert_close(found, slope)
+
+
+def test_transforms_over_graphs_are_refused():
+    query, key, value = nodes(4, 4)
+    _, edge_index = graph(4, 4)
+    with pytest.raises(ArgumentError, match="vmap over edge_index"):
+        torch.func.vmap(lambda edges: edge_attention(query, key, value, edges))(edge_index[None])
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ogive.errors import ArgumentError, ArgumentTypeError
-from ogive.kernels import compiled, edge_compiled
+from ogive.kernels import compiled, edge_compiled, finite
 from ogive.kernels.edge_segments import rows_by_degree
 
 
@@ -77,17 +77,18 @@ class EdgeList:
             ArgumentTypeError: not a tensor of whole numbers.
             ArgumentError: another shape, or an index outside of the nodes that there are.
         """
-        index = _checked(edge_index)
-        if sources is None:
-            sources = int(index.max()) + 1 if index.numel() else 0
-        sources = _count("sources", sources)
-        targets = sources if targets is None else _count("targets", targets)
-        if torch.compiler.is_compiling():
-            held = torch.ops.ogive_edges.listed(index, sources, targets, self_loops)
-        else:
-            with torch.inference_mode(False):  # a list made while only looking may train later
-                index = index.clone() if index.is_inference() else index
-                held = _listed(index, sources, targets, self_loops)
+        with finite.beneath_transforms(edge_index):
+            index = _checked(edge_index)
+            if sources is None:
+                sources = int(index.max()) + 1 if index.numel() else 0
+            sources = _count("sources", sources)
+            targets = sources if targets is None else _count("targets", targets)
+            if torch.compiler.is_compiling():
+                held = torch.ops.ogive_edges.listed(index, sources, targets, self_loops)
+            else:
+                with torch.inference_mode(False):  # a list made while only looking may train later
+                    index = index.clone() if index.is_inference() else index
+                    held = _listed(index, sources, targets, self_loops)
         return cls(held[0], sources, targets, *held[1:], self_loops)  # type: ignore[misc]
 
     @property

@@ -7,11 +7,14 @@ cleaned inputs and put back what the visible ones make of a pair or a row.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import pyfunctorch
 
+from ogive.errors import ArgumentError
 from ogive.parts.scores import Score
 
 
@@ -77,6 +80,23 @@ def derived_once() -> bool:
 
 
 derived_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def beneath_transforms(index: object) -> AbstractContextManager[object]:
+    """No transform of torch.func inside, for what is made of an index and has no derivative.
+
+    Raises:
+        ArgumentError: a transform holds the index, as vmap does where there are many.
+    """
+    if torch.compiler.is_compiling() or not transforming():
+        return nullcontext()
+    functorch = torch._C._functorch  # type: ignore[attr-defined]
+    if isinstance(index, Tensor) and functorch.is_functorch_wrapped_tensor(index):
+        raise ArgumentError(
+            "torch.func transforms over graphs, as vmap over edge_index, are not supported: make "
+            "one graph of many by numbering their nodes on"
+        )
+    return pyfunctorch.temporarily_clear_interpreter_stack()
 
 
 def cleaned(tensor: Tensor) -> Tensor:
