@@ -52,6 +52,8 @@ _LACKS: dict[str, Callable[[Call], str | None]] = {
 }
 _PREFERENCE = ("linear", "native", "sdpa", "chunked", "reference")
 """What "auto" tries, in order: who is fastest, where it is (docs/design/0002)."""
+_TRACED = ("sdpa", "reference")
+"""The same for torch.jit.trace: a graph of these runs where this library is not."""
 _WORTHWHILE: dict[str, Callable[[Call], bool]] = {
     "linear": linear.worthwhile,
     "native": lambda call: native.fastest(call, _surrounded(call)),
@@ -196,7 +198,8 @@ def impls() -> dict[str, Impl]:
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
         # Whether it is worth it comes first: it costs less to ask than what a call lacks.
-        worth = (name for name in _PREFERENCE if _WORTHWHILE[name](call))
+        names = _TRACED if torch.jit.is_tracing() else _PREFERENCE
+        worth = (name for name in names if _WORTHWHILE[name](call))
         return next(name for name in worth if _LACKS[name](call) is None)
     if not isinstance(impl, str):
         raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
