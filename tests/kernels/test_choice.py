@@ -130,6 +130,42 @@ def test_blocks_give_gradients_to_whatever_a_part_holds(monkeypatch):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("hides", [False, True])
+def test_second_derivatives_of_blocks(hides, monkeypatch):
+    monkeypatch.setattr(blocks, "BUDGET", 8)
+    draw = torch.Generator().manual_seed(0)
+    part = Tempered().double()
+    tensors = [torch.randn(2, 1, 6, 2, generator=draw).double().requires_grad_() for _ in range(3)]
+    options = {"attn_mask": torch.rand(2, 1, 6, 6, generator=draw) > 0.3} if hides else {}
+
+    def run(*inputs):
+        return attention(*inputs, weight=part, impl="chunked", **options)
+
+    assert torch.autograd.gradcheck(run, tensors)
+    assert torch.autograd.gradgradcheck(run, tensors)
+
+
+def test_a_mask_that_changed_before_gradients_is_told(monkeypatch):
+    monkeypatch.setattr(blocks, "BUDGET", 60)
+    mask = torch.ones(20, 20, dtype=torch.bool)
+    out = attention(*drawn(20, 20), attn_mask=mask, impl="chunked", **OWN)
+    mask[3] = False
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_halves_are_summed_in_single_precision(monkeypatch):
+    """Gradients of keys are sums over blocks, rounded once."""
+    monkeypatch.setattr(blocks, "BUDGET", 60)
+    found = []
+    for impl in ("chunked", "reference"):
+        leaves = [t.detach().bfloat16().requires_grad_() for t in drawn(200, 20)]
+        attention(*leaves, impl=impl, **OWN).float().sin().sum().backward()
+        found.append([t.grad for t in leaves])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-6)
+
+
 class Noisy(own_parts.ElementwiseWeight, listed=False):
     """w = σ(s) · u / n with u drawn anew for every pair."""
 

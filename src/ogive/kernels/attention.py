@@ -198,7 +198,7 @@ def impls() -> dict[str, Impl]:
 def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
         # Whether it is worth it comes first: it costs less to ask than what a call lacks.
-        names = _TRACED if torch.jit.is_tracing() else _PREFERENCE
+        names = _TRACED if torch.jit.is_tracing() else _PREFERENCE  # type: ignore[attr-defined]
         worth = (name for name in names if _WORTHWHILE[name](call))
         return next(name for name in worth if _LACKS[name](call) is None)
     if not isinstance(impl, str):

@@ -8,9 +8,9 @@ memory again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +24,9 @@ from ogive.kernels.entrance import hooked
 from ogive.kernels.reference import reference
 
 _OWN = 4
-"""Inputs that blocks share out: query, key, value, bias. What follows them belongs to parts."""
+"""Inputs that blocks share out: query, key, value, bias."""
+_HELD = 6
+"""With what must not change until gradients are taken, mask and offset. Parts' own follow."""
 
 
 def lacks(call: Call) -> str | None:
@@ -52,16 +54,15 @@ def chunked(call: Call) -> tuple[Tensor, Aux | None]:
     """The reference's numbers, block by block."""
     if len(blocks_of(call)) < 2:
         return reference(call)
-    tensors = (call.query, call.key, call.value, call.bias)
     if torch.is_grad_enabled():
-        learned = _learned(call)
+        tensors, learned = _held(call), _learned(call)
         if learned or any(t is not None and t.requires_grad for t in tensors):
             return _aux_of(call, _Blocks.apply(_bare(call), *tensors, *learned))
     return _aux_of(call, _forward(call)[0])
 
 
 class _Blocks(torch.autograd.Function):
-    """Autograd of all blocks; inputs: the call's tensors, then leaves that its parts hold."""
+    """Autograd of all blocks; inputs: the call, its tensors, then leaves that its parts hold."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
@@ -75,7 +76,7 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Gradients, from blocks computed again; through the whole definition where graphed."""
-        call, learned = _dressed(ctx.call, ctx.saved_tensors), ctx.saved_tensors[_OWN:]
+        call, learned = _dressed(ctx.call, ctx.saved_tensors), ctx.saved_tensors[_HELD:]
         needs = ctx.needs_input_grad[1:]
         if not torch.is_grad_enabled():
             return (None, *_backward(call, learned, needs, grads, ctx.states))
@@ -112,7 +113,7 @@ def _backward(
     states: dict[int, Tensor],
 ) -> list[Tensor | None]:
     """Gradients of the call's tensors and of what its parts hold, summed block by block."""
-    inputs = (call.query, call.key, call.value, call.bias, *learned)
+    inputs = (*_held(call), *learned)
     sums = [_zeros(t) if need else None for t, need in zip(inputs, needs, strict=True)]
     for at, block in enumerate(blocks_of(call)):
         part, leaves = _with_leaves(part_of(call, block), needs)
@@ -122,12 +123,12 @@ def _backward(
             made = _answers(reference(part))
         _check_known(made, (*leaves, *learned))
         wanted = [None if g is None else g[block[0], :, block[1]] for g in grads]
-        found = _gradients(made, wanted, (*leaves, *learned), needs)
+        found = _gradients(made, wanted, (*leaves, None, None, *learned), needs)
         for place, more in enumerate(found):
             if more is not None:
                 _share(sums[place], place, block).add_(more)  # type: ignore[arg-type]
     return [
-        None if total is None else total.to(tensor.dtype)  # type: ignore[union-attr]
+        None if total is None or tensor is None else total.to(tensor.dtype)
         for total, tensor in zip(sums, inputs, strict=True)
     ]
 
@@ -239,15 +240,26 @@ def _room(call: Call, piece: Tensor) -> Tensor:
     return piece.new_empty((batch, heads, queries, *piece.shape[3:]))
 
 
+def _held(call: Call) -> tuple[Tensor | None, ...]:
+    offset = call.visibility.offset
+    mask_and_offset = (call.visibility.mask, offset if isinstance(offset, Tensor) else None)
+    return (call.query, call.key, call.value, call.bias, *mask_and_offset)
+
+
 def _bare(call: Call) -> Call:
     """The call without its tensors, which autograd keeps."""
     none = call.query.new_empty(0)
     return replace(call, query=none, key=none, value=none, bias=None)
 
 
-def _dressed(call: Call, tensors: Iterable[Tensor | None]) -> Call:
-    query, key, value, bias, *_ = tensors
-    return replace(call, query=query, key=key, value=value, bias=bias)
+def _dressed(call: Call, tensors: Sequence[Tensor | None]) -> Call:
+    """The call with these tensors: as many as blocks share out, or all that are held."""
+    query, key, value = cast("tuple[Tensor, Tensor, Tensor]", tensors[:3])
+    seen = call.visibility
+    if len(tensors) >= _HELD:
+        mask, offset = tensors[_OWN:_HELD]
+        seen = replace(seen, mask=mask, offset=seen.offset if offset is None else offset)
+    return replace(call, query=query, key=key, value=value, bias=tensors[3], visibility=seen)
 
 
 def _zeros(tensor: Tensor | None) -> Tensor:
