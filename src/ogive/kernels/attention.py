@@ -12,7 +12,7 @@ from ogive.kernels import checks, chunked, compiled, linear, native, quick, sdpa
 from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
 from ogive.kernels.call import Call
 from ogive.kernels.dropout import draw_seed
-from ogive.kernels.entrance import Impl, autocast, known_weight, parts_of, ran
+from ogive.kernels.entrance import Impl, autocast, parts_of, ran
 from ogive.kernels.reference import reference
 from ogive.kernels.visible import Visibility, split_bias, split_float_mask
 from ogive.parts.scores import Score
@@ -133,7 +133,7 @@ def attention(
     )
     if plain:
         asked = (is_causal, enable_gqa, impl == "auto")
-        out = quick.attend(query, key, value, score, known_weight(weight), asked, scale)
+        out = quick.attend(query, key, value, score, weight, asked, scale)
         if out is not None:
             ran("native")
             return out

@@ -16,7 +16,7 @@ from torch import Tensor
 from ogive.kernels import compiled, dense, library, native
 from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense
-from ogive.kernels.entrance import hooked
+from ogive.kernels.entrance import hooked, known_weight
 from ogive.kernels.graphed import graphed
 from ogive.parts import scores, weights
 
@@ -77,8 +77,9 @@ def attend(
 
     asked: whether to hide the future, whether heads may be grouped, whether "auto" chooses.
     """
+    given, weight = weight, known_weight(weight)
     holds = _HOLDS.get(type(weight))
-    if holds is None or hooked(weight):  # type: ignore[arg-type]
+    if holds is None or (given is weight and hooked(weight)):  # type: ignore[arg-type]
         return None
     if score != "dot" and (type(score) is not scores.Dot or hooked(score)):
         return None
