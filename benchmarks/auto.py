@@ -86,6 +86,8 @@ def runs(kind: str, queries: int, keys: int) -> dict[str, Callable[..., Tensor]]
 
     def by(impl: str) -> Callable[..., Tensor]:
         def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            if kind.endswith("dropout"):
+                torch.manual_seed(0)  # every contender drops the same weights
             found = attention(query, key, value, impl=impl, **options)
             return found if isinstance(found, Tensor) else found[0]
 

@@ -33,6 +33,8 @@ def lacks(call: Call) -> str | None:
     """Why blocks cannot run this call, or None where they can."""
     if call.aux is not None and (call.aux.weights or call.aux.weights_rows is not None):
         return "it does not return weights, which it never holds at once"
+    if call.query.device.type not in ("cpu", "meta"):
+        return f"what a part draws on {call.query.device} cannot be drawn again for gradients"
     if torch.compiler.is_compiling() or finite.transforming():
         return "torch.compile and torch.func transforms need the definition in one piece"
     return None
