@@ -44,8 +44,9 @@ _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
 _ENOUGH = 2**21
 """Multiplications of an example from which on a call is faster here than by torch's softmax."""
-_ENOUGH_ASKED = 2**26
-"""The same where statistics of rows are asked for: they need the scores a second time."""
+_ENOUGH_ASKED, _ENOUGH_SUMMED = 2**28, 2**20
+"""The same where statistics of rows are asked for, which need the scores a second time; and there
+for additive scores, of which the definition takes longer."""
 _MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 """Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it."""
 _SUMS = (scores.Additive, scores.GatV2)
@@ -102,10 +103,17 @@ def fastest(call: Call, surrounded: bool) -> bool:
         exported = torch.compiler.is_exporting()  # a graph that should not need this library
         return not exported and best(call.query.dtype, call.weight)
     _, heads, queries, width = call.query.shape
-    keys, enough = call.key.shape[-2], _ENOUGH if call.aux is None else _ENOUGH_ASKED
-    if surrounded and heads * queries * keys * (width + call.value.shape[-1]) < enough:
+    work = heads * queries * call.key.shape[-2] * (width + call.value.shape[-1])
+    if surrounded and work < _enough(call):
         return False
     return best(call.query.dtype, call.weight)
+
+
+def _enough(call: Call) -> int:
+    if call.aux is None:
+        return _ENOUGH
+    score, _ = split_softcap(call.score)
+    return _ENOUGH_SUMMED if isinstance(score, _SUMS) else _ENOUGH_ASKED
 
 
 def best(dtype: torch.dtype, weight: object) -> bool:
