@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from kernels import own_parts, peak
 from ogive.kernels import AuxRequest, attention, blocks, compiled, last_impl
@@ -229,3 +232,30 @@ class Wide(own_parts.Score, listed=False):
 def test_parts_that_make_another_shape_are_told(site, part):
     with pytest.raises(ValueError, match=rf"{site}={part.name} made .*pair"):
         attention(*drawn(5, 6), **{site: part})
+
+
+# --- torch's softmax under "auto" ---------------------------------------------------------------
+
+
+def graph_keeps(alive: bool) -> bool:
+    """Whether inputs outlive their names while the graph of a small masked softmax does."""
+    leaf = torch.randn(1, 2, 6, 4, requires_grad=True)
+    mask = torch.ones(6, 6, dtype=torch.bool).tril()
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        query = x * 2
+        seen.append(weakref.ref(query.untyped_storage()))
+        return attention(query, query + 1, query, attn_mask=mask).sum()
+
+    seen: list[weakref.ref] = []
+    out = run(leaf) if alive else checkpoint(run, leaf, use_reentrant=False)
+    assert last_impl() == "sdpa"
+    held = seen[0]() is not None
+    out.backward()
+    return held
+
+
+@wide
+def test_checkpointing_lets_go_of_what_second_derivatives_would_need():
+    assert graph_keeps(alive=True)
+    assert not graph_keeps(alive=False)

@@ -78,10 +78,12 @@ def _fused(call: Call) -> Tensor:
     """torch's operation; where its gradients get a graph, they are the definition's.
 
     torch's fused kernels have no second derivative. Their node is asked to hand on other gradients
-    then; what that needs is let go of after a backward pass without a graph.
+    then; what that needs is let go of after a backward pass without a graph. Where what is saved is
+    kept elsewhere (activation checkpointing, offloading) nothing may be held, and torch says then
+    that it has no such derivative.
     """
     out = _plain(call, call.query, call.key, call.value, call.bias)
-    if type(out.grad_fn).__name__ != _NODE:
+    if type(out.grad_fn).__name__ != _NODE or _kept_elsewhere():
         return out
     needs = [t.requires_grad for t in (call.query, call.key, call.value)]
     held = [call]
@@ -100,6 +102,13 @@ def _fused(call: Call) -> Tensor:
 
     out.grad_fn.register_hook(hand_on)  # type: ignore[union-attr]
     return out
+
+
+def _kept_elsewhere() -> bool:
+    try:
+        return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None  # type: ignore[attr-defined]
+    except AttributeError:  # a private name
+        return True
 
 
 def _blind(call: Call) -> Tensor:
