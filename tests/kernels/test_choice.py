@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from kernels import own_parts, peak
 from ogive.kernels import AuxRequest, attention, blocks, compiled, last_impl
+from ogive.kernels.call import Call
+from ogive.kernels.visible import Visibility
 from ogive.parts import Sizes, build, score_from
 
 wide = pytest.mark.skipif(
@@ -58,6 +60,31 @@ def test_the_users_own_parts_run_in_blocks_where_pairs_are_many(request_, monkey
 def test_the_users_own_parts_take_linear_memory():
     few, many = (peak.over_baseline(own=True, length=n) for n in (4096, 8192))
     assert many - few < 4 * 8192**2 / 4
+
+
+class Apart(own_parts.Score, listed=False):
+    """Minus the sum of absolute differences, with a number for each pair and feature on the way."""
+
+    name = "apart"
+
+    def pairs(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return -(query.unsqueeze(-2) - key.unsqueeze(-3)).abs().sum(-1)
+
+
+def test_blocks_are_as_small_as_the_users_own_score_needs():
+    few, many = drawn(100, 100, width=4), drawn(100, 100, width=64)
+    for part, features in ((Apart(), True), (own_parts.Manhattan(), False)):
+        for tensors in (few, many):
+            found = call_of(*tensors, part)
+            width = tensors[0].shape[-1] if features else 1
+            assert blocks.row_size(found) == 2 * 100 * width
+
+
+def call_of(query, key, value, score) -> Call:
+    nothing = dict.fromkeys(("bias", "scale", "seed", "aux"))
+    return Call(
+        query, key, value, score, build("weight", "tanh"), Visibility(), dropout_p=0.0, **nothing
+    )
 
 
 @wide

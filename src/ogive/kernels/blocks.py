@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ogive.kernels.call import Call
+from ogive.kernels.reference import full_precision, widened
 from ogive.kernels.visible import Visibility
 from ogive.parts.scores import Additive, GatV2, Score, ScoreChain
 
@@ -18,14 +23,43 @@ UNCUT = 4
 How an example is cut depends on itself alone, so a slice of a batch has the same bits.
 """
 
+_MOST_SIZES = 256
+
 Block = tuple[slice, slice]
 """Which examples, and which of their queries."""
+_sizes: dict[tuple[object, ...], int] = {}
+"""`row_size` of a user's own parts, by their classes, heads, width and keys."""
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the largest number of elements that an operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
 
 
 def row_size(call: Call) -> int:
     """Numbers in the largest tensor that the definition makes of one query of one example."""
-    size = max(1, call.query.shape[1] * call.key.shape[-2])
-    return size * max(1, call.query.shape[-1]) if _sums_features(call.score) else size
+    pairs = max(1, call.query.shape[1] * call.key.shape[-2])
+    modules = (*call.score.modules(), *call.weight.modules())
+    if all(type(module).__module__.startswith("ogive.parts") for module in modules):
+        return pairs * max(1, call.query.shape[-1]) if _sums_features(call.score) else pairs
+    form = (*map(type, modules), *call.query.shape[1::2], *call.key.shape[1:3])
+    if form not in _sizes:
+        if len(_sizes) >= _MOST_SIZES:
+            _sizes.clear()
+        _sizes[form] = max(pairs, _tried_size(call))
+    return _sizes[form]
 
 
 def blocks_of(call: Call) -> list[Block]:
@@ -73,6 +107,18 @@ def _seen(call: Call, block: Block) -> Visibility:
     if isinstance(offset, Tensor) and offset.numel() > 1:
         offset = offset[block[0]]
     return replace(seen, mask=mask, offset=offset + block[1].start)
+
+
+def _tried_size(call: Call) -> int:
+    """What a user's own parts make of one query, which may hold a number for each feature."""
+    if not all(call.query.shape):
+        return 0
+    one = part_of(call, (slice(0, 1), slice(0, 1)))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), full_precision(call.query.device):
+        query, key, _, _ = widened(one)
+        with _Largest() as largest:
+            one.weight(one.score(query, key, one.scale), None)
+    return largest.numbers
 
 
 def _span(start: int, size: int, end: int) -> slice:
