@@ -73,7 +73,8 @@ class Apart(own_parts.Score, listed=False):
 
 def test_blocks_are_as_small_as_the_users_own_score_needs():
     few, many = drawn(100, 100, width=4), drawn(100, 100, width=64)
-    for part, features in ((Apart(), True), (own_parts.Manhattan(), False)):
+    parts = ((Apart(), True), (own_parts.Manhattan(), False), (score_from("dot"), False))
+    for part, features in parts:
         for tensors in (few, many):
             found = call_of(*tensors, part)
             width = tensors[0].shape[-1] if features else 1
@@ -82,9 +83,7 @@ def test_blocks_are_as_small_as_the_users_own_score_needs():
 
 def call_of(query, key, value, score) -> Call:
     nothing = dict.fromkeys(("bias", "scale", "seed", "aux"))
-    return Call(
-        query, key, value, score, build("weight", "tanh"), Visibility(), dropout_p=0.0, **nothing
-    )
+    return Call(query, key, value, score, own_parts.Steep(), Visibility(), dropout_p=0.0, **nothing)
 
 
 @wide

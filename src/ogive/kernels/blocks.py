@@ -31,20 +31,18 @@ _sizes: dict[tuple[object, ...], int] = {}
 """`row_size` of a user's own parts, by their classes, heads, width and keys."""
 
 
-class _Largest(TorchDispatchMode):
-    """Notes the largest number of elements that an operation makes."""
+class _Sizes(TorchDispatchMode):
+    """Notes how many elements each operation makes, in order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = 0
+        self.numbers: list[int] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self.numbers = max(self.numbers, tensor.numel())
+        self.numbers += [t.numel() for t in tree_leaves(made) if isinstance(t, Tensor)]
         return made
 
 
@@ -110,15 +108,25 @@ def _seen(call: Call, block: Block) -> Visibility:
 
 
 def _tried_size(call: Call) -> int:
-    """What a user's own parts make of one query, which may hold a number for each feature."""
+    """What a user's own parts make of a query, which may be a number for each feature.
+
+    Two queries and three are tried: what does not grow with their number is of all blocks alike.
+    """
     if not all(call.query.shape):
         return 0
     one = part_of(call, (slice(0, 1), slice(0, 1)))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), full_precision(call.query.device):
         query, key, _, _ = widened(one)
-        with _Largest() as largest:
-            one.weight(one.score(query, key, one.scale), None)
-    return largest.numbers
+        two, three = (_sizes_of(call, query.repeat(1, 1, n, 1), key) for n in (2, 3))
+    if len(two) != len(three):
+        return max(two) // 2
+    return max(more - less for more, less in zip(three, two, strict=True))
+
+
+def _sizes_of(call: Call, query: Tensor, key: Tensor) -> list[int]:
+    with _Sizes() as sizes:
+        call.weight(call.score(query, key, call.scale), None)
+    return sizes.numbers
 
 
 def _span(start: int, size: int, end: int) -> slice:

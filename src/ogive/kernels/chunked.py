@@ -47,8 +47,10 @@ def worthwhile(call: Call) -> bool:
     """
     if torch.compiler.is_compiling():
         return False  # and sizes, which are symbols there, decide nothing
-    batch, _, queries, _ = call.query.shape
-    small = batch * queries * row_size(call) <= blocks.UNCUT * blocks.BUDGET
+    most, numbers = blocks.UNCUT * blocks.BUDGET, call.query.numel() * call.key.shape[-2]
+    if numbers <= most:  # features counted, which few scores make: asked first, for small calls
+        return False
+    small = call.query.shape[0] * call.query.shape[2] * row_size(call) <= most
     return not (small or hooked(call.score, call.weight) or call.query.is_meta)
 
 

@@ -40,6 +40,7 @@ _SHARING = {
     weights.Entmax15: "entmax15",
 }
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
+_CURVED = frozenset({*_PER_LENGTH, *_SHARING, *_ONE_EACH, weights.Linear})
 _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
 _ENOUGH = 2**21
@@ -99,6 +100,8 @@ def fastest(call: Call, surrounded: bool) -> bool:
         surrounded: whether work this small is less than what surrounds it, and another way could be
             taken instead. Then sizes decide, without the batch: a slice of it is the same call.
     """
+    if type(call.weight) not in _CURVED:
+        return False
     if torch.compiler.is_compiling():  # sizes are symbols there, and less surrounds a call
         exported = torch.compiler.is_exporting()  # a graph that should not need this library
         return not exported and best(call.query.dtype, call.weight)
