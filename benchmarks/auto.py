@@ -1,4 +1,4 @@
-"""Does "auto" take the fastest implementation that it could, and how much memory does it take?
+"""Does "auto" take the fastest implementation that it could?
 
     python benchmarks/auto.py [--quick] [--only softmax]
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from harness import Asked, Case, MemoryCase, forward, main, training
+from harness import Asked, Case, forward, main, training
 from torch import Tensor
 
 from ogive.errors import OgiveError
@@ -107,19 +107,8 @@ def runs(kind: str, queries: int, keys: int) -> dict[str, Callable[..., Tensor]]
     return found
 
 
-def peak_of(kind: str, queries: int, keys: int) -> Callable[[], object]:
-    """One call by "auto", with gradients."""
-    tensors, options = drawn(kind.split()[0], queries, keys), options_of(kind, queries, keys)
-
-    def run(*inputs: Tensor) -> Tensor:
-        found = attention(*inputs, **options)
-        return found if isinstance(found, Tensor) else found[0]
-
-    return training(run, *tensors)
-
-
-def cases(asked: Asked) -> Iterator[Case | MemoryCase]:
-    """Every kind at every pair of lengths, forward and with gradients; then memory."""
+def cases(asked: Asked) -> Iterator[Case]:
+    """Every kind at every pair of lengths, forward and with gradients."""
     lengths = ((1, 64), (64, 64)) if asked.quick else LENGTHS
     for kind in KINDS:
         for queries, keys in lengths:
@@ -128,12 +117,6 @@ def cases(asked: Asked) -> Iterator[Case | MemoryCase]:
                 found = runs(kind, queries, keys)
                 labels = {"call": kind, "queries": queries, "keys": keys, "work": work}
                 yield Case(labels, {name: make(run, *tensors) for name, run in found.items()})
-    if asked.quick:
-        return
-    for kind in ("additive(tanh) softmax -", "additive(tanh) softmax lse", "dot steep -"):
-        for queries, keys in ((40, 4096), (4096, 4096)):
-            labels = {"call": kind, "queries": queries, "keys": keys, "work": "training"}
-            yield MemoryCase(labels, "auto", peak_of, (kind, queries, keys), (kind, 16, 16))
 
 
 def worst(rows: list[dict[str, Any]]) -> str:
