@@ -9,7 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from kernels import own_parts, peak
-from ogive.kernels import AuxRequest, attention, blocks, compiled, last_impl
+from ogive.kernels import AuxRequest, attention, blocks, compiled, edge_attention, last_impl
 from ogive.kernels.call import Call
 from ogive.kernels.visible import Visibility
 from ogive.parts import Sizes, build, score_from
@@ -258,6 +258,9 @@ class Wide(own_parts.Score, listed=False):
 def test_parts_that_make_another_shape_are_told(site, part):
     with pytest.raises(ValueError, match=rf"{site}={part.name} made .*pair"):
         attention(*drawn(5, 6), **{site: part})
+    nodes = [torch.ones(6, 2, 4) for _ in range(3)]
+    with pytest.raises(ValueError, match=rf"{site}={part.name} made .*pair"):
+        edge_attention(*nodes, torch.tensor([[0, 1, 2], [3, 3, 3]]), **{site: part})
 
 
 # --- torch's softmax under "auto" ---------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ogive.errors import ArgumentTypeError, ImplUnavailable, unknown
-from ogive.kernels import checks, chunked, compiled, linear, native, quick, sdpa
+from ogive.kernels import checks, chunked, compiled, finite, linear, native, quick, sdpa
 from ogive.kernels.auxiliary import Aux, AuxRequest, check_request
 from ogive.kernels.call import Call
 from ogive.kernels.dropout import draw_seed
@@ -57,7 +57,7 @@ _TRACED = ("sdpa", "reference")
 _WORTHWHILE: dict[str, Callable[[Call], bool]] = {
     "linear": linear.worthwhile,
     "native": lambda call: native.fastest(call, _surrounded(call)),
-    "sdpa": lambda call: sdpa.computes(call) and sdpa.differentiable(),
+    "sdpa": lambda call: sdpa.computes(call) and finite.derived_once(),
     "chunked": chunked.worthwhile,
     "reference": lambda call: True,
 }

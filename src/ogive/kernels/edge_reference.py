@@ -11,7 +11,7 @@ from ogive.errors import ArgumentError
 from ogive.kernels import finite
 from ogive.kernels.dropout import kept
 from ogive.kernels.edge_list import EdgeList
-from ogive.kernels.reference import full_precision
+from ogive.kernels.reference import check_shape, full_precision
 from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
 
@@ -102,7 +102,10 @@ def _rows(
         scores = call.score(query, key, call.scale)
     else:
         scores = finite.pair_scores(call.score, query, key, call.scale, guard)
+    pairs = (*query.shape[:3], key.shape[2])
+    check_shape(call.score, scores, pairs)
     weights = call.weight(scores if bias is None else scores + bias, keep)
+    check_shape(call.weight, weights, pairs)
     mixing = weights
     if stay is not None:
         stays = stay[places].transpose(1, 2).unsqueeze(2)

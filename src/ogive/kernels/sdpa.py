@@ -49,11 +49,6 @@ def computes(call: Call) -> bool:
     )
 
 
-def differentiable() -> bool:
-    """Whether torch has the derivatives that are asked for: its fused kernels have the first."""
-    return finite.derived_once()
-
-
 def sdpa(call: Call) -> tuple[Tensor, Aux | None]:
     """SDPA's own numbers, bit for bit, in every row that sees only finite values of common size.
 
