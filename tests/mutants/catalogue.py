@@ -211,6 +211,18 @@ MUTANTS = [
         "for (int64_t member = 0; member < 1; ++member) {",
     ),
     Mutant(
+        "one head of a group gives keys their gradient, of one query",
+        "csrc/few_backward.h",
+        "write_products<T>({p.grad_key, b, g, j0, columns, p.width}, group, ",
+        "write_products<T>({p.grad_key, b, g, j0, columns, p.width}, 1, ",
+    ),
+    Mutant(
+        "keys that one query does not see get what another left",
+        "csrc/few_backward.h",
+        "std::fill(grads, grads + kSpan, T(0));",
+        "",
+    ),
+    Mutant(
         "strides of batch and head are swapped",
         "csrc/exchange.cpp",
         "? 0 : tensor.strides[axis];",
@@ -224,7 +236,7 @@ MUTANTS = [
     ),
     Mutant(
         "the last hand is not added",
-        "csrc/backward.h",
+        "csrc/hands.h",
         "for (int64_t hand = 1; hand < hands; ++hand)",
         "for (int64_t hand = 1; hand < hands - 1; ++hand)",
     ),

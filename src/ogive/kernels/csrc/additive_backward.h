@@ -47,31 +47,6 @@ struct AdditiveBack {
   }
 };
 
-// Scores and ∂/∂weights of a tile become weights and ∂/∂scores; where nothing is visible, zeros.
-template <class T, class Slope>
-void turn_additive_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine) {
-  T *scores = mine.scores.get(), *grads = mine.grads.get();
-  for (int64_t r = 0; r < at.rows; ++r) {
-    const Span& group = mine.sight.groups[r / kRows];
-    const int64_t n = group.high - group.low, i = at.first + r;
-    T* grad = grads + r * kSpan;
-    if (mine.sight.rows[r].empty()) {
-      std::fill(scores + r * kSpan + group.low, scores + r * kSpan + group.high, T(0));
-      std::fill(grad + group.low, grad + group.high, T(0));
-      continue;
-    }
-    const T zero = 0, *stay = nullptr;
-    const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(at.b, at.h, i);
-    const T* second = Slope::shares ? p.delta.at<T>(at.b, at.h, i) : &zero;
-    if (p.dropout > 0)
-      stay = stay_of_query<T>(p, at.b, at.h, i, at.start + group.low, n, mine.stay);
-    turn_row<T, Slope, false>(mine.sight.row(r, scores), grad + group.low, first, second, T(p.cap),
-                              mine.slopes, stay);
-    if (p.grad_bias) take_bias_gradient<T>(p, at, i, at.start, 3, mine.sight.rows[r], grad);
-    if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
-  }
-}
-
 // One block of queries against one span of keys; `sums` are the head's own.
 template <class T, class Slope>
 void additive_back_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine, T* sums) {
@@ -86,7 +61,7 @@ void additive_back_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine
   against_panels<T>(at.rows, p.value_width, mine.grad_out.get(),
                     mine.value_panels.get() + at.start * p.value_width, mine.sight.groups, grads,
                     kSpan);
-  turn_additive_tile<T, Slope>(p, at, mine);
+  turn_queries<T, Slope>(p, at, mine, scores, grads);
   Span keys[kSpan / 6 + 1];
   mine.sight.across(at.rows, at.columns, keys);
   add_product<T, kTransposed, kShallow<T>>(at.columns, keys, scores, kSpan, mine.grad_tall.get(),

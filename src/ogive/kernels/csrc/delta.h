@@ -1,13 +1,13 @@
 // delta_i = Σ_v grad_out_iv · out_iv, which every weight function that shares a row needs backward.
 //
-// It is summed in the order in which a product sums ∂/∂weight = Σ_v grad_out_iv · value_jv (tile.h): a
-// query that sees one key, whose row of out is that key's value, gets no gradient from their
-// difference.
+// It is summed in the order in which ∂/∂weight = Σ_v grad_out_iv · value_jv is, by a product (tile.h) or
+// in place (few.h): a query that sees one key, whose row of out is that key's value, gets no gradient
+// from their difference.
 #pragma once
 
 #include <utility>
 
-#include "pack.h"
+#include "few.h"
 
 namespace ogive::OGIVE_ISA {
 
@@ -32,10 +32,25 @@ Vec<T> deltas(const Problem& p, int64_t b, int64_t h, int64_t i) {
   return total + sums;
 }
 
+// The same for calls that are computed in place.
+template <class T>
+void fill_few_deltas(const Problem& p) {
+  Buffer<T> row;
+  T *grad = row.need(p.value_width), some[Lanes<T>::count];
+  Watch<T> nobody;
+  for (int64_t u = 0; u < p.batch * p.heads; ++u)
+    for (int64_t b = u / p.heads, h = u % p.heads, i = 0; i < p.queries; ++i) {
+      pack_rows<T>({p.grad_out, b, h, i, 1, p.value_width}, 1, grad, p.value_width, nobody);
+      score_few<T>({p.out, b, h, i, 1, p.value_width}, {0, 1}, 1, grad, some, 0, nobody);
+      *p.delta.at<T>(b, h, i) = some[0];
+    }
+}
+
 // Fills p.delta, where there is one; out and grad_out are of one kind.
 template <class T>
 void fill_delta(const Problem& p) {
   if (!p.delta) return;
+  if (reads_in_place(p)) return fill_few_deltas<T>(p);
   constexpr int W = Lanes<T>::count;
   const int64_t heads = p.batch * p.heads;
   with_kind<T>(p.out, [&](auto kind) {

@@ -1,13 +1,16 @@
-// Few queries, as when decoding: keys and values are read where they lie, once, and never packed.
+// Few queries, as when decoding: keys and values are read where they lie and never packed.
 //
 // Packing pays when many rows meet a panel. One row against it only moves memory twice.
 #pragma once
 
 #include "pack.h"
+#include "problem.h"
 
 namespace ogive::OGIVE_ISA {
 
 constexpr int64_t kFew = 1;  // two and more were measured to be faster packed
+
+inline bool reads_in_place(const Problem& p) { return p.queries <= kFew && !p.apart && !p.act; }
 
 // The sums of W vectors, one in each lane, added in an order that nothing changes.
 template <class T>
@@ -70,9 +73,7 @@ template <class T, Kind K, int Count>
 void spend_vectors(const Rows& values, Span span, const T* weights, int64_t first, T* out,
                    Watch<T>& watch) {
   constexpr int W = Lanes<T>::count;
-  Vec<T> sums[Count];
-#pragma GCC unroll 8
-  for (int c = 0; c < Count; ++c) sums[c] = load<T>(out + first + c * W);
+  Vec<T> sums[Count] = {};  // added at the end: a sum of sums rounds less than one long sum
   using Type = typename Stored<T, K>::Type;
   const int64_t stride = values.view.stride[3], left = values.columns - first;
   const Type* from = values.view.template at<Type>(values.b, values.h, values.first + span.low);
@@ -88,7 +89,10 @@ void spend_vectors(const Rows& values, Span span, const T* weights, int64_t firs
     }
   }
 #pragma GCC unroll 8
-  for (int c = 0; c < Count; ++c) store<T>(out + first + c * W, sums[c]);
+  for (int c = 0; c < Count; ++c) {
+    T* to = out + first + c * W;
+    store<T>(to, load<T>(to) + sums[c]);
+  }
 }
 
 // out[r] += Σ_j weights[r][j] value_j over the keys of `span`; rows of out are `across` apart.

@@ -26,9 +26,6 @@ struct ForwardScratch {
   Watch<T> watch;
   T top[Tile.rows], total[Tile.rows], now[Tile.rows];
 
-  // Whether keys and values are read where they lie, so that nothing is packed.
-  static bool reads_in_place(const Problem& p) { return p.queries <= kFew && !p.apart; }
-
   void reserve_panels(const Problem& p) {
     kept.panels.need(wide<T>(p.keys) * p.width);
     kept.value_tall.need(p.keys * wide<T>(p.value_width));
@@ -99,7 +96,7 @@ template <class T, class Weigh>
 void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardScratch<T>& mine) {
   const int64_t rows = std::min(kLong.rows, p.queries - i0), across = wide<T>(p.value_width);
   const int64_t g = h / (p.heads / p.shared);
-  const bool few = mine.reads_in_place(p);
+  const bool few = reads_in_place(p);
   if (!few) pack_keys<T>(p, b, g, mine);
   T *query = mine.query.get(), *tile = mine.tile.get(), *out = mine.out.get();
   constexpr int64_t ldc = kLong.columns;

@@ -1,8 +1,9 @@
-// One row of a tile backward: from ∂/∂weights to ∂/∂scores, softcap, bias, mask and dropout included.
+// Rows of a tile backward: from ∂/∂weights to ∂/∂scores, softcap, bias, mask and dropout included.
 #pragma once
 
 #include <algorithm>
 
+#include "dropout.h"
 #include "problem.h"
 #include "seen.h"
 
@@ -75,6 +76,31 @@ void take_bias_gradient(const Problem& p, const Place& at, int64_t i, int64_t j,
     take_bias_gradient<T>(p, to.at<double>(at.b, at.h, i, j), to.stride[axis], seen, grads);
   else
     take_bias_gradient<T>(p, to.at<T>(at.b, at.h, i, j), to.stride[axis], seen, grads);
+}
+
+// Scores and ∂/∂weights of a tile whose rows are queries become weights and ∂/∂scores; where nothing is
+// visible, zeros.
+template <class T, class Slope, class Scratch>
+void turn_queries(const Problem& p, const Place& at, Scratch& mine, T* scores, T* grads) {
+  for (int64_t r = 0; r < at.rows; ++r) {
+    const Span& group = mine.sight.groups[r / kRows];
+    const int64_t n = group.high - group.low, i = at.first + r;
+    T* grad = grads + r * kSpan;
+    if (mine.sight.rows[r].empty()) {
+      std::fill(scores + r * kSpan + group.low, scores + r * kSpan + group.high, T(0));
+      std::fill(grad + group.low, grad + group.high, T(0));
+      continue;
+    }
+    const T zero = 0, *stay = nullptr;
+    const T* first = (Slope::shares ? p.lse : p.constant).template at<T>(at.b, at.h, i);
+    const T* second = Slope::shares ? p.delta.at<T>(at.b, at.h, i) : &zero;
+    if (p.dropout > 0)
+      stay = stay_of_query<T>(p, at.b, at.h, i, at.start + group.low, n, mine.stay);
+    turn_row<T, Slope, false>(mine.sight.row(r, scores), grad + group.low, first, second, T(p.cap),
+                              mine.slopes, stay);
+    if (p.grad_bias) take_bias_gradient<T>(p, at, i, at.start, 3, mine.sight.rows[r], grad);
+    if (p.cap > 0) unsquash<T>(n, mine.slopes, grad + group.low);
+  }
 }
 
 }  // namespace ogive::OGIVE_ISA
