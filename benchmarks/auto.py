@@ -60,6 +60,7 @@ def options_of(kind: str, queries: int, keys: int) -> dict[str, Any]:
         "bias": {"attn_bias": torch.randn(queries, keys, generator=draw)},
         "dropout": {"dropout_p": 0.1},
         "lse": {"return_aux": AuxRequest(lse=True)},
+        "entropy": {"return_aux": AuxRequest(entropy=True)},
     }
     return {
         "score": score_from(score).setup(Sizes(heads * width, heads, width)),
@@ -70,12 +71,11 @@ def options_of(kind: str, queries: int, keys: int) -> dict[str, Any]:
 
 KINDS = (
     *(f"dot softmax {extra}" for extra in ("-", "mask", "bias", "dropout", "lse")),
-    *(f"dot tanh {extra}" for extra in ("-", "mask", "lse")),
+    *(f"dot tanh {extra}" for extra in ("-", "mask", "lse", "entropy")),
     "dot sigmoid(bias=-log_n) -",
     "dot entmax15 -",
     "distance(power=1) softmax -",
-    "additive(tanh) softmax -",
-    "additive(tanh) softmax lse",
+    *(f"additive(tanh) softmax {extra}" for extra in ("-", "lse", "entropy")),
     "dot steep -",
 )
 

@@ -158,6 +158,32 @@ def kernels() -> int:
     return 8
 
 
+def fused_sums() -> int:
+    """lse and sums of weights with gradients, in a graph of the kernels' operators."""
+    if compiled.missing:
+        return 1
+    tensors = [torch.randn(2, 2, 5, 4, requires_grad=True) for _ in range(3)]
+    for weight in ("softmax", "tanh"):
+        torch._dynamo.reset()
+        given = {
+            "weight": weight,
+            "impl": "native",
+            "return_aux": AuxRequest(lse=True, row_sum=True),
+        }
+
+        def run(*tensors, given=given):
+            out, aux = attention(*tensors, **given)
+            return out, aux.lse, aux.row_sum
+
+        full = torch.compile(run, fullgraph=True, backend="aot_eager")
+        for mine, right in zip(full(*tensors), run(*tensors), strict=True):
+            torch.testing.assert_close(mine, right)
+        totals = [sum(t.square().sum() for t in one(*tensors)) for one in (full, run)]
+        for mine, right in zip(*(torch.autograd.grad(t, tensors) for t in totals), strict=True):
+            torch.testing.assert_close(mine, right)
+    return 4
+
+
 def chosen_rows() -> int:
     """Rows of weights by number, listed or in a tensor; numbers that do not exist are told."""
     tensors, rows = [torch.randn(2, 2, 5, 4) for _ in range(3)], torch.tensor([3, 0])

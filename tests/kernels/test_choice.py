@@ -40,6 +40,21 @@ def test_gradients_of_few_queries_and_many_keys(score, weight, lengths):
 
 
 @wide
+@pytest.mark.parametrize("queries", [1, 4])
+def test_masked_gradients_of_few_queries(queries):
+    tensors = drawn(queries, 30)
+    attention(*tensors, attn_mask=torch.ones(queries, 30, dtype=torch.bool))
+    assert last_impl() == "native"
+
+
+@wide
+@pytest.mark.parametrize("request_", [AuxRequest(lse=True), AuxRequest(lse=True, entropy=True)])
+def test_lse_beside_softmax_costs_nothing(request_):
+    attention(*drawn(8, 8), return_aux=request_)
+    assert last_impl() == ("reference" if request_.entropy else "native")
+
+
+@wide
 def test_rows_of_weights_do_not_bring_all_weights():
     request = AuxRequest(weights_rows=[0])
     attention(*drawn(32, 32), score="dot", return_aux=request)

@@ -89,7 +89,8 @@ def test_auto_chooses_by_kind_and_size_and_not_by_what_ran_before(monkeypatch):
         (few, {}, False, "native", "native"),
         (large, {"attn_mask": torch.ones(96, 96, dtype=torch.bool).tril()}, True, *["native"] * 2),
         ({}, {"dropout_p": 0.5}, True, "native", "native"),
-        ({}, {"return_aux": AuxRequest(lse=True)}, False, "reference", "reference"),
+        ({}, {"return_aux": AuxRequest(lse=True)}, False, "native", "reference"),
+        ({}, {"return_aux": AuxRequest(entropy=True)}, False, "reference", "reference"),
     ]
     for sizes, options, gradients, *names in expected:
         for weight, name in zip(("softmax", "tanh"), names, strict=True):

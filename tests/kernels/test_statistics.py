@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 SUMS = AuxRequest(lse=True, row_sum=True, max_score=True, entropy=True, weights_rows=[4, 0, 1])
 ALL = AuxRequest(row_sum=True, weights=True, weights_rows=[2])
+FUSED = AuxRequest(lse=True, row_sum=True)
 
 
 def answers(case: Case, impl: str, request: AuxRequest) -> dict[str, torch.Tensor]:
@@ -48,12 +49,14 @@ def same(mine: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(mine[name], tensor, rtol=1e-9, atol=1e-11, msg=name)
 
 
-@pytest.mark.parametrize("request_", [SUMS, ALL], ids=["sums", "all weights"])
+@pytest.mark.parametrize("request_", [SUMS, ALL, FUSED], ids=["sums", "all weights", "fused"])
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_they_are_the_references(weight, request_, monkeypatch, count):
     monkeypatch.setattr(blocks, "BUDGET", 4 * 7)  # a query in a block
     done = 0
-    for score, mask in (("dot", "both"), ("distance", "learned bias"), ("dot,softcap(2)", "bool")):
+    scores = ("dot", "distance", "dot,softcap(2)", "additive(tanh)", "cosine", "gat")
+    masks = ("both", "learned bias", "bool")
+    for score, mask in zip(scores, masks * 2, strict=True):
         case = Case(
             3, score, weight, "square", mask, batch=2, heads=4, group=2, queries=7, keys=7,
             dtype=torch.float64,
@@ -105,6 +108,55 @@ def test_dropout_changes_none_of_them():
     assert all(torch.equal(a, b) for a, b in zip(plain, dropped, strict=True) if a is not None)
 
 
+@pytest.mark.parametrize("queries", [1, 3, 6])
+@pytest.mark.parametrize("weight", ["softmax", "softmax1", "tanh"])
+def test_wild_rows_have_the_definitions_sums(weight, queries):
+    """A row that sees NaN, infinity or a product beyond float32, and rows that do not."""
+    call = build_call(Case(5, weight=weight, queries=queries, keys=7))
+    call.inputs["key"][0, 0, 2, 1] = torch.inf
+    call.inputs["key"][0, 1, 3, 0] = torch.nan
+    call.inputs["query"][0, 1, 0] = 1e30
+    seen = torch.ones(queries, 7, dtype=torch.bool)
+    seen[queries // 2, 2:4] = False
+    found = {}
+    for impl in ("native", "reference"):
+        leaves = {n: t.clone().requires_grad_() for n, t in call.inputs.items()}
+        options = {"weight": call.weight, "attn_mask": seen, "impl": impl, "return_aux": FUSED}
+        out, aux = attention(**leaves, **options)
+        tensors = [t.masked_fill(~t.isfinite(), 0) for t in (out, aux.lse, aux.row_sum)]
+        grads = torch.autograd.grad(sum(t.sum() for t in tensors), list(leaves.values()))
+        found[impl] = [out, aux.lse, aux.row_sum, *grads]
+    for mine, right in zip(*found.values(), strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("weight", ["softmax", "sink", "relu"])
+def test_gradients_of_fused_sums_are_derivatives(weight):
+    call = build_call(
+        Case(7, weight=weight, queries=5, keys=5, causal="square", dtype=torch.float64)
+    )
+    leaves = [t.clone().requires_grad_() for t in call.inputs.values()]
+
+    def sums(*tensors):
+        options = {"weight": call.weight, "is_causal": True, "impl": "native"}
+        out, aux = attention(*tensors, **options, return_aux=FUSED)
+        return out, aux.lse, aux.row_sum
+
+    assert torch.autograd.gradcheck(sums, leaves)
+    assert torch.autograd.gradgradcheck(sums, leaves)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_of_halves_are_wider_than_they(dtype):
+    call = build_call(Case(7, weight="tanh", queries=9, keys=300, dtype=dtype))
+    options = {"weight": "tanh", "return_aux": FUSED}
+    mine = attention(**call.inputs, **options, impl="native")[1]
+    right = attention(**call.inputs, **options, impl="reference")[1]
+    for name in ("lse", "row_sum"):
+        assert getattr(mine, name).dtype == torch.float32
+        torch.testing.assert_close(getattr(mine, name), getattr(right, name), rtol=1e-5, atol=1e-4)
+
+
 class Largest(TorchDispatchMode):
     """The most numbers that any tensor made has."""
 
@@ -118,16 +170,17 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_no_tensor_of_all_pairs(monkeypatch):
+@pytest.mark.parametrize("fused", [True, False])
+def test_no_tensor_of_all_pairs(fused, monkeypatch):
     monkeypatch.setattr(blocks, "BUDGET", 2**14)
     draw = torch.Generator().manual_seed(0)
     tensors = [torch.randn(1, 1, 512, 8, generator=draw).requires_grad_() for _ in range(3)]
-    request = AuxRequest(lse=True, row_sum=True, entropy=True, max_score=True)
+    request = FUSED if fused else AuxRequest(lse=True, entropy=True, max_score=True)
     with Largest() as largest:
         out, aux = attention(*tensors, impl="native", return_aux=request)
         total = out.sum() + sum(t.sum() for t in aux if t is not None)
         torch.autograd.grad(total, tensors)
-    assert 2**12 < largest.numbers <= 2**15, "512 × 512 pairs are 2^18"
+    assert 2**12 <= largest.numbers <= 2**15, "512 × 512 pairs are 2^18"
 
 
 def test_transforms_are_refused_by_name():
@@ -136,7 +189,7 @@ def test_transforms_are_refused_by_name():
     others = call.inputs["key"], call.inputs["value"]
 
     def run(query):
-        return attention(query, *others, impl="native", return_aux=AuxRequest(lse=True))[0]
+        return attention(query, *others, impl="native", return_aux=AuxRequest(entropy=True))[0]
 
     with pytest.raises(ImplUnavailable, match="statistics of rows"):
         torch.func.jvp(run, (call.inputs["query"],), (call.inputs["query"],))

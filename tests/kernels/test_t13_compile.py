@@ -20,6 +20,7 @@ CHECKS = (
     "special_values",
     "kernels",
     "transforms",
+    "fused_sums",
     "chosen_rows",
     "one_tensor",
     "compiled_maps",

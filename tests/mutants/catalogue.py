@@ -117,8 +117,14 @@ MUTANTS = [
     Mutant(
         "the sink's gradient has the wrong sign",
         "dense.py",
-        "torch.exp(call.constant - lse) * -delta",
-        "torch.exp(call.constant - lse) * delta",
+        "torch.exp(call.constant - given.lse) * -delta",
+        "torch.exp(call.constant - given.lse) * delta",
+    ),
+    Mutant(
+        "lse has no gradient",
+        "dense.py",
+        "if given.grad_lse is None else -given.grad_lse",
+        "if given.grad_lse is None else 0 * given.grad_lse",
     ),
     Mutant(
         "cog's delta without its sign",
@@ -213,13 +219,13 @@ MUTANTS = [
     Mutant(
         "one head of a group gives keys their gradient, of one query",
         "csrc/few_backward.h",
-        "write_products<T>({p.grad_key, b, g, j0, columns, p.width}, group, ",
-        "write_products<T>({p.grad_key, b, g, j0, columns, p.width}, 1, ",
+        "write_products<T>({p.grad_key, b, g, j0, columns, p.width}, rows, ",
+        "write_products<T>({p.grad_key, b, g, j0, columns, p.width}, p.queries, ",
     ),
     Mutant(
         "keys that one query does not see get what another left",
         "csrc/few_backward.h",
-        "std::fill(grads, grads + kSpan, T(0));",
+        "std::fill(grads, grads + at.rows * kSpan, T(0));",
         "",
     ),
     Mutant(

@@ -139,6 +139,30 @@ class Dense:
         return Dense(**{**vars(self), **simpler})
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a backward pass is given beside the call's inputs."""
+
+    grad_out: Tensor
+    grad_lse: Tensor | None
+    out: Tensor
+    lse: Tensor
+
+    def without(self, bad: Tensor, hides: bool) -> Given:
+        """The same where rows that are bad (b, h, i, 1) have no gradient.
+
+        hides: whether those rows' lse may be anything; the kernels then get one that leaves their
+        weights nothing.
+        """
+        rows = bad[..., 0]
+        return Given(
+            self.grad_out.masked_fill(bad, 0),
+            None if self.grad_lse is None else self.grad_lse.masked_fill(rows, 0),
+            self.out.masked_fill(bad, 0),
+            self.lse.masked_fill(rows, torch.inf) if hides else self.lse,
+        )
+
+
 def visible(call: Dense) -> Tensor | None:
     """Bool, broadcastable to (b, h, i, j); None where all pairs are visible."""
     sides = tuple(None if side < 0 else side for side in (call.left, call.right))
@@ -149,22 +173,45 @@ def visible(call: Dense) -> Tensor | None:
 
 def definition(call: Dense) -> Tensor:
     """The operation in torch, with (b, h, i, j) tensors; differentiable to any order."""
-    group, dtype = call.query.shape[1] // call.key.shape[1], wide_dtype(call)
-    query = call.query.to(dtype)
-    key, value = (t.to(dtype).repeat_interleave(group, 1) for t in (call.key, call.value))
-    keep = visible(call)
-    score = _score(call)
-    if keep is None:
-        scores = score(query, key, call.scale)
-    else:
-        scores = finite.pair_scores(score, query, key, call.scale, keep)
-    if call.bias is not None:
-        scores = scores + call.bias.to(dtype)
+    scores, keep = _scores(call)
+    value = call.value.to(wide_dtype(call)).repeat_interleave(group_of(call.query, call.key), 1)
     weights = _weights(call, scores, keep)
     if call.seed is not None:
         weights = drop(weights, call.seed, call.dropout)
     out = weights @ value if keep is None else finite.guarded_mix(weights, value, keep)
     return out.to(call.query.dtype)
+
+
+def definitions(call: Dense, given: Given) -> tuple[list[Tensor], list[Tensor]]:
+    """What has a gradient, by the definition, and those gradients.
+
+    Values of no width leave the output out: through a softmax, its gradients of nothing would be
+    NaN where scores are infinite.
+    """
+    made, into = [], []
+    if call.value.shape[-1] or given.grad_lse is None:
+        made, into = [definition(call)], [given.grad_out]
+    if given.grad_lse is not None:
+        made, into = [*made, definition_lse(call)], [*into, given.grad_lse]
+    return made, into
+
+
+def definition_lse(call: Dense) -> Tensor:
+    """log Σ exp(score) over what each row sees, (b, h, i), in torch."""
+    scores, keep = _scores(call)
+    return torch.logsumexp(scores if keep is None else scores.masked_fill(~keep, -torch.inf), -1)
+
+
+def _scores(call: Dense) -> tuple[Tensor, Tensor | None]:
+    """Scores of all pairs, bias included, and which are visible."""
+    dtype, keep, score = wide_dtype(call), visible(call), _score(call)
+    key = call.key.to(dtype).repeat_interleave(group_of(call.query, call.key), 1)
+    query = call.query.to(dtype)
+    if keep is None:
+        scores = score(query, key, call.scale)
+    else:
+        scores = finite.pair_scores(score, query, key, call.scale, keep)
+    return scores if call.bias is None else scores + call.bias.to(dtype), keep
 
 
 def wide_dtype(call: Dense) -> torch.dtype:
@@ -211,8 +258,13 @@ def _weights(call: Dense, scores: Tensor, keep: Tensor | None) -> Tensor:
     return weights if hidden is None else weights.masked_fill(hidden, 0)
 
 
+def gives_lse(call: Dense) -> bool:
+    """Whether what forward leaves of each row beside the output is log Σ exp(score)."""
+    return call.curve == "softmax" and call.constant is None
+
+
 def forward(call: Dense) -> tuple[Tensor, Tensor]:
-    """The output, and log of each row's mass (b, h, i) for curves that share (else empty).
+    """The output, and what is left of each row's mass (b, h, i) for curves that share (else empty).
 
     Rows that see NaN, infinity or a number whose products may overflow are computed by the
     definition.
@@ -225,40 +277,56 @@ def forward(call: Dense) -> tuple[Tensor, Tensor]:
     if bad.any():
         with torch.no_grad():
             out = torch.where(bad, definition(call), out)
+            if gives_lse(call):
+                lse = torch.where(bad[..., 0], definition_lse(call), lse)
     return out, lse
 
 
 def backward(
-    call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
+    call: Dense,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    needs: tuple[bool, ...],
 ) -> tuple[Tensor, ...]:
-    """Gradients of the GRADED inputs, empty for those that `needs` leaves out."""
-    grads, wild = _backward(call, call.reduced(), grad_out, out, lse, needs)
+    """Gradients of the GRADED inputs, empty for those that `needs` leaves out.
+
+    grad_lse: (b, h, i) of a call that `gives_lse`, or None.
+    """
+    given = Given(grad_out, grad_lse, out, lse)
+    grads, wild = _backward(call, call.reduced(), given, needs)
     if not (wild or _unwatched(call)):
         return grads
     bad = wild_rows(call)
-    some = grad_out.masked_fill(bad, 0), out.masked_fill(bad, 0)
-    grads, _ = _backward(_cleaned(call), _tamed(call), *some, lse, needs)
+    grads, _ = _backward(_cleaned(call), _tamed(call), given.without(bad, gives_lse(call)), needs)
     if not bad.any():
         return grads
     names = [name for name, need in zip(GRADED, needs, strict=True) if need]
     with torch.enable_grad():
         leaves = {name: getattr(call, name).detach().requires_grad_() for name in names}
-        rows = torch.where(bad, definition(Dense(**{**vars(call), **leaves})), 0)
-        more = torch.autograd.grad(rows, list(leaves.values()), grad_out.masked_fill(~bad, 0))
+        again = Dense(**{**vars(call), **leaves})
+        made, into = definitions(again, given)
+        rows = [bad.view(*bad.shape[:3], *[1] * (t.dim() - 3)) for t in made]
+        made = [torch.where(row, t, 0) for row, t in zip(rows, made, strict=True)]
+        into = [t.masked_fill(~row, 0) for row, t in zip(rows, into, strict=True)]
+        more = torch.autograd.grad(made, list(leaves.values()), into, allow_unused=True)
     extra = iter(more)
-    return tuple(g + next(extra) if need else g for g, need in zip(grads, needs, strict=True))
+    return tuple(_plus(g, next(extra)) if need else g for g, need in zip(grads, needs, strict=True))
+
+
+def _plus(grad: Tensor, more: Tensor | None) -> Tensor:
+    return grad if more is None else grad + more
 
 
 def _backward(
     call: Dense,
     reduced: Dense,
-    grad_out: Tensor,
-    out: Tensor,
-    lse: Tensor,
+    given: Given,
     needs: tuple[bool, ...],
 ) -> tuple[tuple[Tensor, ...], bool]:
     """The gradients of a call from those of what it comes to, and whether a wild number was met."""
-    found, wild = run_backward(reduced, grad_out, out, lse, needs)
+    found, wild = run_backward(reduced, given, needs)
     grads = dict(zip(GRADED, found, strict=True))
     if call.reduces:
         back = REDUCTIONS[call.score].gradients
@@ -305,14 +373,17 @@ def _one_pair_each(call: Dense) -> bool:
 
 
 def run_backward(
-    call: Dense, grad_out: Tensor, out: Tensor, lse: Tensor, needs: tuple[bool, ...]
+    call: Dense, given: Given, needs: tuple[bool, ...]
 ) -> tuple[tuple[Tensor, ...], bool]:
     """The compiled backward pass, and whether it met a wild number.
 
     Every gradient is summed in a fixed order.
     """
     query, shares, dtype = call.query, call.curve in SHARING, wide_dtype(call)
-    delta = query.new_zeros(query.shape[:3], dtype=dtype) if shares else None
+    out, lse, delta = (given.out, given.lse, None) if shares else (None, None, None)
+    if shares:
+        start = torch.zeros_like(given.lse) if given.grad_lse is None else -given.grad_lse
+        delta = start.to(dtype)
     grads = {name: query.new_empty(0) for name in GRADED}  # outputs must not alias
     for name in ("query", "key", "value"):
         grads[name] = torch.empty_like(getattr(call, name))  # laid out as what it is of
@@ -329,10 +400,10 @@ def run_backward(
     if runs:
         wild = run(
             call,
-            out=out if shares else None,
-            lse=lse if shares else None,
+            out=out,
+            lse=lse,
             delta=delta,
-            grad_out=grad_out.to(query.dtype),
+            grad_out=given.grad_out.to(query.dtype),
             grads=grads,
             sums=sums,
             bias_once=once,
@@ -342,7 +413,7 @@ def run_backward(
     if sums is not None:
         grads["vectors"] = sums * call.scale
     if needs[GRADED.index("constant")]:
-        share = torch.exp(call.constant - lse) * -delta  # type: ignore[operator]
+        share = torch.exp(call.constant - given.lse) * -delta  # type: ignore[operator]
         grads["constant"] = share.sum_to_size(call.constant.shape)  # type: ignore[union-attr]
     return tuple(grads.values()), wild
 

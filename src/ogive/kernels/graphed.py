@@ -27,20 +27,21 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def graphed(
-    out: Tensor,
+    out: Tensor | Sequence[Tensor],
     inputs: Sequence[Tensor | None],
     needs: Sequence[bool],
-    grad_out: Tensor,
+    grad_out: Tensor | Sequence[Tensor],
     *,
     unused_are_zero: bool = False,
 ) -> list[Tensor | None]:
     """Gradients of the inputs that need them, with a graph of their own; None for the others.
 
     Args:
-        out: what the definition makes of the inputs, computed where gradients are enabled.
+        out: what the definition makes of the inputs, computed where gradients are enabled; one
+            tensor or several.
         inputs: tensors; only the first of them may need gradients, one for each of `needs`.
         needs: which.
-        grad_out: the gradient of `out`.
+        grad_out: the gradient of `out`, as many.
         unused_are_zero: whether `out` may do without an input, as a graph without edges does;
             where it may not, torch raises.
     """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ogive.kernels import dense, finite
-from ogive.kernels.dense import Dense
+from ogive.kernels.dense import Dense, Given
 from ogive.kernels.graphed import graphed, laid_out, told_apart
 
 _LIBRARY = torch.library.Library("ogive", "DEF")
@@ -25,9 +25,12 @@ _INPUTS = (
 )
 _TENSORS = 10
 _GRADED = len(dense.GRADED)
+_GIVEN = 5
+"""What `dense_backward` takes before the inputs."""
 _LIBRARY.define(f"dense({_INPUTS}) -> (Tensor, Tensor)")
 _LIBRARY.define(
-    f"dense_backward(Tensor grad_out, Tensor out, Tensor lse, bool[] needs, {_INPUTS}) "
+    "dense_backward(Tensor grad_out, Tensor? grad_lse, Tensor out, Tensor lse, bool[] needs, "
+    f"{_INPUTS}) "
     f"-> ({', '.join(['Tensor'] * _GRADED)})"
 )
 
@@ -37,10 +40,15 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    needs: list[bool],
+    *inputs: Any,
 ) -> tuple[Tensor, ...]:
     """What the operator `dense_backward` runs."""
-    return dense.backward(Dense(*inputs), grad_out, out, lse, tuple(needs))
+    return dense.backward(Dense(*inputs), grad_out, grad_lse, out, lse, tuple(needs))
 
 
 def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -51,11 +59,9 @@ def _forward_shapes(*inputs: Any) -> tuple[Tensor, Tensor]:
     return call.query.new_empty((*rows, call.value.shape[-1])), lse
 
 
-def _backward(
-    grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
-) -> tuple[Tensor, ...]:
+def _backward(*given: Any) -> tuple[Tensor, ...]:
     """`backward` with gradients that lie as their inputs do, which a graph was told."""
-    found = backward(grad_out, out, lse, needs, *inputs)
+    found, inputs = backward(*given), given[_GIVEN:]
     laid = (laid_out(g, t) for g, t in zip(found[:3], inputs[:3], strict=True))
     return (*laid, *found[3:])
 
@@ -66,10 +72,8 @@ def _like(name: str, tensor: Tensor) -> Tensor:
     return tensor.new_empty(tensor.shape)
 
 
-def _backward_shapes(
-    grad_out: Tensor, out: Tensor, lse: Tensor, needs: list[bool], *inputs: Any
-) -> tuple[Tensor, ...]:
-    call = Dense(*inputs)
+def _backward_shapes(*given: Any) -> tuple[Tensor, ...]:
+    call, needs = Dense(*given[_GIVEN:]), given[_GIVEN - 1]
     also = {n for n in ("vectors", "parameter") if getattr(call, n) is not None}
     always = {"query", "key", "value"} | also
     made = []
@@ -91,27 +95,52 @@ class DenseFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         """The output (b, h, i, v)."""
-        run = _forward if direct(*inputs[:_TENSORS]) else torch.ops.ogive.dense
-        out, lse = run(*inputs)
-        ctx.save_for_backward(*inputs[:_TENSORS], out, lse)
-        ctx.numbers = inputs[_TENSORS:]
-        return out
+        return _run(ctx, inputs)[0]
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Gradients of the inputs that need them; through the definition where graphed."""
-        *tensors, out, lse = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[:_GRADED])
-        if torch.is_grad_enabled():
-            with torch.enable_grad():
-                again = dense.definition(Dense(*tensors, *ctx.numbers))
-            grads = graphed(again, tensors, needs, grad_out)
-        else:
-            alone = direct(grad_out, *tensors) and lone(grad_out)
-            run = backward if alone else torch.ops.ogive.dense_backward
-            grads = run(grad_out, out, lse, needs, *tensors, *ctx.numbers)
-        wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
-        return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - _GRADED))
+        return _derive(ctx, grad_out, None)
+
+
+class DenseLseFunction(torch.autograd.Function):
+    """The same of a call that gives each row's log Σ exp(score) as well (`dense.gives_lse`)."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """The output (b, h, i, v) and lse (b, h, i)."""
+        return _run(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of the inputs that need them; through the definition where graphed."""
+        return _derive(ctx, grad_out, grad_lse)
+
+
+def _run(ctx: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    run = _forward if direct(*inputs[:_TENSORS]) else torch.ops.ogive.dense
+    out, lse = run(*inputs)
+    ctx.save_for_backward(*inputs[:_TENSORS], out, lse)
+    ctx.numbers = inputs[_TENSORS:]
+    return out, lse
+
+
+def _derive(ctx: Any, grad_out: Tensor, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    *tensors, out, lse = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:_GRADED])
+    if torch.is_grad_enabled():
+        call = Dense(*tensors, *ctx.numbers)
+        with torch.enable_grad():
+            made, into = dense.definitions(call, Given(grad_out, grad_lse, out, lse))
+        # lse does without the values
+        grads = graphed(made, tensors, needs, into, unused_are_zero=grad_lse is not None)
+    else:
+        alone = direct(grad_out, grad_lse, *tensors) and lone(grad_out)
+        alone = alone and (grad_lse is None or lone(grad_lse))
+        run = backward if alone else torch.ops.ogive.dense_backward
+        grads = run(grad_out, grad_lse, out, lse, needs, *tensors, *ctx.numbers)
+    wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+    return (*wanted, *[None] * (len(tensors) + len(ctx.numbers) - _GRADED))
 
 
 def direct(*tensors: Tensor | None) -> bool:
@@ -161,10 +190,26 @@ def lone(grad_out: Tensor) -> bool:
 
 def apply(call: Dense) -> Tensor:
     """The output of the dense operation, differentiable."""
-    inputs = tuple(vars(call).values())
-    tensors = inputs[:_TENSORS]
-    if direct(*tensors) and not (
-        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    ):
+    if _unrecorded(call):
         return dense.forward(call)[0]
-    return DenseFunction.apply(*told_apart(*inputs[:3]), *inputs[3:])  # type: ignore[return-value]
+    return DenseFunction.apply(*_told(call))  # type: ignore[return-value]
+
+
+def apply_with_lse(call: Dense) -> tuple[Tensor, Tensor]:
+    """The same of a call that gives lse, and that: (b, h, i), in float32 for halves."""
+    if _unrecorded(call):
+        return dense.forward(call)
+    return DenseLseFunction.apply(*_told(call))  # type: ignore[return-value]
+
+
+def _unrecorded(call: Dense) -> bool:
+    """Whether a call needs neither torch's dispatcher nor autograd."""
+    tensors = tuple(vars(call).values())[:_TENSORS]
+    return direct(*tensors) and not (
+        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    )
+
+
+def _told(call: Dense) -> tuple[Any, ...]:
+    inputs = tuple(vars(call).values())
+    return (*told_apart(*inputs[:3]), *inputs[3:])

@@ -14,9 +14,9 @@ from torch import Tensor
 from ogive.kernels import compiled, finite, linear, statistics
 from ogive.kernels.auxiliary import Aux
 from ogive.kernels.call import Call
-from ogive.kernels.dense import Dense
+from ogive.kernels.dense import Dense, gives_lse
 from ogive.kernels.entrance import HOOKED, hooked
-from ogive.kernels.library import apply
+from ogive.kernels.library import apply, apply_with_lse
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
@@ -43,11 +43,12 @@ _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
 _CURVED = frozenset({*_PER_LENGTH, *_SHARING, *_ONE_EACH, weights.Linear})
 _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
-_ENOUGH = 2**21
-"""Multiplications of an example from which on a call is faster here than by torch's softmax."""
-_ENOUGH_ASKED, _ENOUGH_SUMMED = 2**28, 2**20
-"""The same where statistics of rows are asked for, which need the scores a second time; and there
-for additive scores, of which the definition takes longer."""
+_ENOUGH, _FEW = 2**21, 4
+"""Multiplications of an example from which on a call is faster here than by torch's softmax; and
+queries up to which any is."""
+_ENOUGH_SUMMED, _ENOUGH_TWICE, _ENOUGH_ASKED = 2**20, 2**24, 2**28
+"""The same where statistics of rows are asked for: of additive scores, of which the definition
+takes longer; where kernels compute the scores a second time; and where the definition does."""
 _MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 """Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it."""
 _SUMS = (scores.Additive, scores.GatV2)
@@ -83,8 +84,8 @@ def lacks(call: Call) -> str | None:
         return f"they run on a CPU, not on {call.query.device}"
     if call.query.dtype not in _DTYPES:
         return f"they have no {call.query.dtype}"
-    if call.aux is not None and statistics.lacks():
-        return statistics.lacks()
+    if call.aux is not None and statistics.lacks(call.aux):
+        return statistics.lacks(call.aux)
     if hooked(call.score, call.weight):
         return HOOKED
     if finite.transforming():
@@ -114,9 +115,12 @@ def fastest(call: Call, surrounded: bool) -> bool:
 
 def _enough(call: Call) -> int:
     if call.aux is None:
-        return _ENOUGH
-    score, _ = split_softcap(call.score)
-    return _ENOUGH_SUMMED if isinstance(score, _SUMS) else _ENOUGH_ASKED
+        return 0 if call.query.shape[-2] <= _FEW else _ENOUGH
+    summed = isinstance(split_softcap(call.score)[0], _SUMS)
+    if not statistics.fused(call.aux):
+        return _ENOUGH_SUMMED if summed else _ENOUGH_ASKED
+    once = type(call.weight) is weights.Softmax and not call.aux.row_sum
+    return 0 if once or summed else _ENOUGH_TWICE
 
 
 def best(dtype: torch.dtype, weight: object) -> bool:
@@ -152,30 +156,37 @@ def native(call: Call) -> tuple[Tensor, Aux | None]:
         if bias is not None and (vectors is not None or bias.dtype not in _readable(dtype)):
             bias = bias.to(dtype)
         left, right = call.visibility.sides
-        out = apply(
-            Dense(
-                query,
-                key,
-                value,
-                constant=constant_of(call, dtype),
-                bias=_four_axes(bias),
-                vectors=vectors,
-                parameter=_parameter(score, dtype),
-                keep=_four_axes(call.visibility.mask),
-                offsets=_offsets(call) if left is not None or right is not None else None,
-                seed=call.seed,
-                score=score_name(score),
-                curve=cast(str, curve_of(call.weight)),
-                act=act,
-                act_constant=act_constant,
-                scale=float(factor),
-                cap=cap,
-                dropout=call.dropout_p,
-                left=-1 if left is None else left,
-                right=-1 if right is None else right,
-            )
+        dense = Dense(
+            query,
+            key,
+            value,
+            constant=constant_of(call, dtype),
+            bias=_four_axes(bias),
+            vectors=vectors,
+            parameter=_parameter(score, dtype),
+            keep=_four_axes(call.visibility.mask),
+            offsets=_offsets(call) if left is not None or right is not None else None,
+            seed=call.seed,
+            score=score_name(score),
+            curve=cast(str, curve_of(call.weight)),
+            act=act,
+            act_constant=act_constant,
+            scale=float(factor),
+            cap=cap,
+            dropout=call.dropout_p,
+            left=-1 if left is None else left,
+            right=-1 if right is None else right,
         )
-    aux = None if call.aux is None else statistics.statistics(call)
+        return _run(call, dense)
+
+
+def _run(call: Call, dense: Dense) -> tuple[Tensor, Aux | None]:
+    lse = None
+    if call.aux is not None and call.aux.lse and statistics.fused(call.aux) and gives_lse(dense):
+        out, lse = apply_with_lse(dense)
+    else:
+        out = apply(dense)
+    aux = None if call.aux is None else statistics.statistics(call, dense, lse)
     return out.to(call.query.dtype), aux
 
 

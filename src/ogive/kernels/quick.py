@@ -185,7 +185,7 @@ def _gradients(
     call, lse = _dense(tensors, plan, numbers), out.new_empty(0) if lse is None else lse
     wanted = [*needs, *[False] * (len(dense.GRADED) - 3)]
     back = torch.ops.ogive.dense_backward if watched else library.backward
-    return back(grad_out, out, lse, wanted, *vars(call).values())[:3]
+    return back(grad_out, None, out, lse, wanted, *vars(call).values())[:3]
 
 
 def _dense(tensors: Any, plan: Plan, numbers: tuple[bool, bool, float]) -> Dense:

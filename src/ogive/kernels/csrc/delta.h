@@ -1,4 +1,4 @@
-// delta_i = Σ_v grad_out_iv · out_iv, which every weight function that shares a row needs backward.
+// delta_i = Σ_v grad_out_iv · out_iv (− ∂/∂lse_i), which every weight function that shares a row needs backward.
 //
 // It is summed in the order in which ∂/∂weight = Σ_v grad_out_iv · value_jv is, by a product (tile.h) or
 // in place (few.h): a query that sees one key, whose row of out is that key's value, gets no gradient
@@ -7,7 +7,7 @@
 
 #include <utility>
 
-#include "few.h"
+#include "few_backward.h"
 
 namespace ogive::OGIVE_ISA {
 
@@ -34,23 +34,23 @@ Vec<T> deltas(const Problem& p, int64_t b, int64_t h, int64_t i) {
 
 // The same for calls that are computed in place.
 template <class T>
-void fill_few_deltas(const Problem& p) {
+void add_few_deltas(const Problem& p) {
   Buffer<T> row;
   T *grad = row.need(p.value_width), some[Lanes<T>::count];
   Watch<T> nobody;
   for (int64_t u = 0; u < p.batch * p.heads; ++u)
     for (int64_t b = u / p.heads, h = u % p.heads, i = 0; i < p.queries; ++i) {
       pack_rows<T>({p.grad_out, b, h, i, 1, p.value_width}, 1, grad, p.value_width, nobody);
-      score_few<T>({p.out, b, h, i, 1, p.value_width}, {0, 1}, 1, grad, some, 0, nobody);
-      *p.delta.at<T>(b, h, i) = some[0];
+      score_few<T>({p.out, b, h, i, 1, p.value_width}, {0, 1}, 1, grad, 0, some, 0, nobody);
+      *p.delta.at<T>(b, h, i) += some[0];
     }
 }
 
-// Fills p.delta, where there is one; out and grad_out are of one kind.
+// Adds them to p.delta, where there is one: it holds −∂/∂lse, or zeros. out and grad_out are of one kind.
 template <class T>
-void fill_delta(const Problem& p) {
+void add_delta(const Problem& p) {
   if (!p.delta) return;
-  if (reads_in_place(p)) return fill_few_deltas<T>(p);
+  if (turns_in_place(p)) return add_few_deltas<T>(p);
   constexpr int W = Lanes<T>::count;
   const int64_t heads = p.batch * p.heads;
   with_kind<T>(p.out, [&](auto kind) {
@@ -59,7 +59,7 @@ void fill_delta(const Problem& p) {
       for (int64_t i = 0; i < p.queries; i += W) {
         const Vec<T> some = deltas<T, decltype(kind)::value>(p, u / p.heads, u % p.heads, i);
         for (int64_t r = 0; r < std::min<int64_t>(W, p.queries - i); ++r)
-          *p.delta.at<T>(u / p.heads, u % p.heads, i + r) = some[r];
+          *p.delta.at<T>(u / p.heads, u % p.heads, i + r) += some[r];
       }
   });
 }

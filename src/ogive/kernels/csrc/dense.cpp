@@ -22,7 +22,7 @@ void forward(const Problem& p) {
 }
 template <class T, class Slope>
 void backward(const Problem& p) {
-  here::fill_delta<T>(p);
+  here::add_delta<T>(p);
   p.act ? here::additive_backward<T, Slope>(p) : here::backward<T, Slope>(p);
 }
 

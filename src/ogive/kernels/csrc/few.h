@@ -12,6 +12,12 @@ constexpr int64_t kFew = 1;  // two and more were measured to be faster packed
 
 inline bool reads_in_place(const Problem& p) { return p.queries <= kFew && !p.apart && !p.act; }
 
+// For what may be anything, or was looked at before.
+template <class T>
+struct Nobody {
+  void see(Vec<T>, T) {}
+};
+
 // The sums of W vectors, one in each lane, added in an order that nothing changes.
 template <class T>
 Vec<T> sums_of(Vec<T>* each) {
@@ -24,54 +30,63 @@ Vec<T> sums_of(Vec<T>* each) {
   return each[0];
 }
 
-// to[r][j] = query_r · key_j for the keys of `span`, a multiple of W beyond the last of `count`.
+// to[j] = query · key_j for W keys.
+template <class T, Kind K, class Watcher>
+void score_keys(const typename Stored<T, K>::Type* const* key, int64_t stride, int64_t width,
+                const T* query, T* to, Watcher& watch) {
+  constexpr int W = Lanes<T>::count;
+  Vec<T> each[W] = {};
+  int64_t k = 0;
+  if (stride == 1)
+    for (; k + W <= width; k += W) {
+      const Vec<T> q = load<T>(query + k);
+#pragma GCC unroll 16
+      for (int c = 0; c < W; ++c) {
+        const Vec<T> v = Stored<T, K>::load(key[c] + k);
+        watch.see(v, kModest<T>);
+        each[c] += q * v;
+      }
+    }
+  for (; k < width; k += W) {
+    const Vec<T> q = load_some<T, kOwn>(query + k, 1, width - k);
+    for (int c = 0; c < W; ++c) {
+      const Vec<T> v = load_some<T, K>(key[c] + k * stride, stride, width - k);
+      watch.see(v, kModest<T>);
+      each[c] += q * v;
+    }
+  }
+  store<T>(to, sums_of<T>(each));
+}
+
+// to[r][j] = query_r · key_j for the keys of `span`, up to W − 1 beyond its end; queries lie `across`
+// apart, rows of `to` `ldc`.
 template <class T>
-void score_few(const Rows& keys, Span span, int64_t rows, const T* query, T* to, int64_t ldc,
-               Watch<T>& watcher) {
+void score_few(const Rows& keys, Span span, int64_t rows, const T* query, int64_t across, T* to,
+               int64_t ldc, Watch<T>& watcher) {
   constexpr int W = Lanes<T>::count;
   with_kind<T>(keys.view, [&](auto kind) {
     constexpr Kind K = decltype(kind)::value;
     using Type = typename Stored<T, K>::Type;
     Watch<T> watch = watcher;
+    Nobody<T> nobody;
     const int64_t stride = keys.view.stride[3], width = keys.columns;
     for (int64_t j = span.low; j < span.high; j += W) {
       const Type* key[W];
       for (int c = 0; c < W; ++c)
         key[c] = keys.view.template at<Type>(keys.b, keys.h,
                                              keys.first + std::min(j + c, keys.rows - 1));
-      for (int64_t r = 0; r < rows; ++r) {
-        const T* mine = query + r * width;
-        Vec<T> each[W] = {};
-        int64_t k = 0;
-        if (stride == 1)
-          for (; k + W <= width; k += W) {
-            const Vec<T> q = load<T>(mine + k);
-#pragma GCC unroll 16
-            for (int c = 0; c < W; ++c) {
-              const Vec<T> v = Stored<T, K>::load(key[c] + k);
-              watch.see(v, kModest<T>);
-              each[c] += q * v;
-            }
-          }
-        for (; k < width; k += W) {
-          const Vec<T> q = load_some<T, kOwn>(mine + k, 1, width - k);
-          for (int c = 0; c < W; ++c) {
-            const Vec<T> v = load_some<T, K>(key[c] + k * stride, stride, width - k);
-            watch.see(v, kModest<T>);
-            each[c] += q * v;
-          }
-        }
-        store<T>(to + r * ldc + j, sums_of<T>(each));
-      }
+      score_keys<T, K>(key, stride, width, query, to + j, watch);
+      for (int64_t r = 1; r < rows; ++r)
+        score_keys<T, K>(key, stride, width, query + r * across, to + r * ldc + j, nobody);
     }
     watcher = watch;
   });
 }
 
 // Vectors [first, first + Count) of the rows of out += weights · values.
-template <class T, Kind K, int Count>
+template <class T, Kind K, int Count, class Watcher>
 void spend_vectors(const Rows& values, Span span, const T* weights, int64_t first, T* out,
-                   Watch<T>& watch) {
+                   Watcher& watch) {
   constexpr int W = Lanes<T>::count;
   Vec<T> sums[Count] = {};  // added at the end: a sum of sums rounds less than one long sum
   using Type = typename Stored<T, K>::Type;
@@ -95,26 +110,31 @@ void spend_vectors(const Rows& values, Span span, const T* weights, int64_t firs
   }
 }
 
-// out[r] += Σ_j weights[r][j] value_j over the keys of `span`; rows of out are `across` apart.
-template <class T>
-void spend_few(const Rows& values, Span span, int64_t rows, const T* weights, int64_t ldc, T* out,
-               int64_t across, Watch<T>& watcher) {
+// out += Σ_j weights[j] value_j over the keys of `span`.
+template <class T, Kind K, class Watcher>
+void spend_row(const Rows& values, Span span, const T* weights, T* out, Watcher& watch) {
   constexpr int W = Lanes<T>::count;
+  const bool close = values.view.stride[3] == 1;
+  int64_t k = 0;
+  for (; close && k + 8 * W <= values.columns; k += 8 * W)
+    spend_vectors<T, K, 8>(values, span, weights, k, out, watch);
+  for (; close && k + 4 * W <= values.columns; k += 4 * W)
+    spend_vectors<T, K, 4>(values, span, weights, k, out, watch);
+  for (; k < values.columns; k += W)
+    spend_vectors<T, K, 1>(values, span, weights, k, out, watch);
+}
+
+// out[r] += Σ_j weights[r][j] value_j over the keys of `span`; rows of out are `across` apart.
+template <class T, class Watcher>
+void spend_few(const Rows& values, Span span, int64_t rows, const T* weights, int64_t ldc, T* out,
+               int64_t across, Watcher& watcher) {
   with_kind<T>(values.view, [&](auto kind) {
     constexpr Kind K = decltype(kind)::value;
-    Watch<T> watch = watcher;
-    const bool close = values.view.stride[3] == 1;
-    for (int64_t r = 0; r < rows; ++r) {
-      int64_t k = 0;
-      const T* mine = weights + r * ldc;
-      T* to = out + r * across;
-      for (; close && k + 8 * W <= values.columns; k += 8 * W)
-        spend_vectors<T, K, 8>(values, span, mine, k, to, watch);
-      for (; close && k + 4 * W <= values.columns; k += 4 * W)
-        spend_vectors<T, K, 4>(values, span, mine, k, to, watch);
-      for (; k < values.columns; k += W)
-        spend_vectors<T, K, 1>(values, span, mine, k, to, watch);
-    }
+    Watcher watch = watcher;
+    Nobody<T> nobody;
+    spend_row<T, K>(values, span, weights, out, watch);
+    for (int64_t r = 1; r < rows; ++r)
+      spend_row<T, K>(values, span, weights + r * ldc, out + r * across, nobody);
     watcher = watch;
   });
 }

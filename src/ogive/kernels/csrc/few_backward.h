@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "apart.h"
 #include "few.h"
@@ -11,25 +12,32 @@
 
 namespace ogive::OGIVE_ISA {
 
+// With more queries, panels for so few columns waste less than reading in place costs.
+constexpr int64_t kFewBack = 4;
+
+inline bool turns_in_place(const Problem& p) {
+  return p.queries <= kFewBack && !p.apart && !p.act;
+}
+
 template <class T>
 struct FewBack {
-  static_assert(kFew == 1);                      // a member of a group has one row
-  Buffer<T> query, grad_out, weights, gradients;  // a row for each member
-  Sight<T, {kFew, kSpan}> sight;
+  Buffer<T> query, grad_out, weights, gradients;  // a row for each query of each member of a group
+  Sight<T, {kFewBack, kSpan}> sight;
   Watch<T> watch;
   T slopes[kSpan], stay[kSpan];
 
   void reserve(const Problem& p) {
-    const int64_t group = p.heads / p.shared;
-    query.need(group * wide<T>(p.width));
-    grad_out.need(group * wide<T>(p.value_width));
-    weights.need(group * kSpan);
-    gradients.need(group * kSpan);
+    const int64_t rows = p.heads / p.shared * p.queries;
+    query.need(rows * wide<T>(p.width));
+    grad_out.need(rows * wide<T>(p.value_width));
+    weights.need(rows * kSpan);
+    gradients.need(rows * kSpan);
     sight.reserve(p);
   }
 };
 
-// Vectors [first, first + Count) of the rows of Σ_m factors[m][row] · each[m].
+// Vectors [first, first + Count) of the rows of Σ_m factors[m][row] · each[m]. A long sum is a sum of
+// short ones (tile.h).
 template <class T, Kind K, int Count>
 void write_vectors(const Rows& into, int64_t members, const T* factors, const T* each,
                    int64_t across, int64_t first) {
@@ -38,17 +46,19 @@ void write_vectors(const Rows& into, int64_t members, const T* factors, const T*
   const int64_t stride = into.view.stride[3], left = into.columns - first;
   Type* to = into.view.template at<Type>(into.b, into.h, into.first) + first * stride;
   for (int64_t j = 0; j < into.rows; ++j, to += into.view.stride[2]) {
-    Vec<T> sums[Count] = {};
+    Vec<T> sums[Count] = {}, total[Count] = {};
     for (int64_t m = 0; m < members; ++m) {
+      if (m && m % kShallow<T> == 0)
+        for (int c = 0; c < Count; ++c) total[c] += std::exchange(sums[c], Vec<T>{});
       const Vec<T> factor = splat<T>(factors[m * kSpan + j]);
 #pragma GCC unroll 8
       for (int c = 0; c < Count; ++c) sums[c] += factor * load<T>(each + m * across + first + c * W);
     }
     if constexpr (Count == 1)
-      store_some<T, K>(to, stride, left, sums[0]);
+      store_some<T, K>(to, stride, left, total[0] + sums[0]);
     else
 #pragma GCC unroll 8
-      for (int c = 0; c < Count; ++c) Stored<T, K>::store(to + c * W, sums[c]);
+      for (int c = 0; c < Count; ++c) Stored<T, K>::store(to + c * W, total[c] + sums[c]);
   }
 }
 
@@ -70,39 +80,54 @@ void write_products(const Rows& into, int64_t members, const T* factors, const T
   });
 }
 
-// The query of head h against one span of keys: its weights and ∂/∂scores, and what it takes.
+// The queries of a head against one span of keys: weights and ∂/∂scores, and what they take.
 template <class T, class Slope>
 void few_member(const Problem& p, const Place& at, int64_t g, int64_t member, FewBack<T>& mine,
                 T* sums) {
   const int64_t across = wide<T>(p.width), value_across = wide<T>(p.value_width);
-  T *weights = mine.weights.get() + member * kSpan, *grads = mine.gradients.get() + member * kSpan;
-  std::fill(weights, weights + kSpan, T(0));
-  std::fill(grads, grads + kSpan, T(0));
-  T* query = mine.query.get() + member * across;
-  T* grad_out = mine.grad_out.get() + member * value_across;
+  const int64_t first = member * p.queries;
+  T *weights = mine.weights.get() + first * kSpan, *grads = mine.gradients.get() + first * kSpan;
+  T* query = mine.query.get() + first * across;
+  T* grad_out = mine.grad_out.get() + first * value_across;
+  std::fill(weights, weights + at.rows * kSpan, T(0));
+  std::fill(grads, grads + at.rows * kSpan, T(0));
   Watch<T> nobody;  // a gradient may be anything
-  pack_rows<T>({p.query, at.b, at.h, 0, 1, p.width}, query_factor<T>(p), query, across, mine.watch);
-  pack_rows<T>({p.grad_out, at.b, at.h, 0, 1, p.value_width}, 1, grad_out, value_across, nobody);
+  pack_rows<T>({p.query, at.b, at.h, 0, at.rows, p.width}, query_factor<T>(p), query, across,
+               mine.watch);
+  pack_rows<T>({p.grad_out, at.b, at.h, 0, at.rows, p.value_width}, 1, grad_out, value_across,
+               nobody);
   if (!mine.sight.look(p, at, mine.watch)) return;
   const Rows keys{p.key, at.b, g, at.start, at.columns, p.width};
   const Rows values{p.value, at.b, g, at.start, at.columns, p.value_width};
-  const Span& seen = mine.sight.groups[0];
-  score_few<T>(keys, seen, 1, query, weights, kSpan, mine.watch);
-  score_few<T>(values, seen, 1, grad_out, grads, kSpan, mine.watch);
+  const auto each = [&](auto with) {
+    for (int64_t r = 0; r < at.rows; r += kRows)
+      if (!mine.sight.groups[r / kRows].empty())
+        with(r, mine.sight.groups[r / kRows], std::min<int64_t>(kRows, at.rows - r));
+  };
+  each([&](int64_t r, const Span& seen, int64_t rows) {
+    score_few<T>(keys, seen, rows, query + r * across, across, weights + r * kSpan, kSpan, mine.watch);
+    score_few<T>(values, seen, rows, grad_out + r * value_across, value_across, grads + r * kSpan,
+                 kSpan,
+                 mine.watch);
+  });
   turn_queries<T, Slope>(p, at, mine, weights, grads);
-  mine.sight.narrow(1);
-  spend_few<T>(keys, seen, 1, grads, kSpan, sums, across, nobody);
+  mine.sight.narrow(at.rows);
+  Nobody<T> seen_before;
+  each([&](int64_t r, const Span& seen, int64_t rows) {
+    spend_few<T>(keys, seen, rows, grads + r * kSpan, kSpan, sums + r * across, across, seen_before);
+  });
 }
 
 template <class T, class Slope>
 void few_span(const Problem& p, int64_t b, int64_t g, int64_t j0, FewBack<T>& mine, T* totals) {
   const int64_t group = p.heads / p.shared, columns = std::min(kSpan, p.keys - j0);
   for (int64_t member = 0; member < group; ++member)
-    few_member<T, Slope>(p, {b, g * group + member, 0, 1, j0, columns, true}, g, member, mine,
-                         totals + member * Totals::of(p, T{}).member);
-  write_products<T>({p.grad_key, b, g, j0, columns, p.width}, group, mine.gradients.get(),
+    few_member<T, Slope>(p, {b, g * group + member, 0, p.queries, j0, columns, true}, g, member,
+                         mine, totals + member * Totals::of(p, T{}).member);
+  const int64_t rows = group * p.queries;
+  write_products<T>({p.grad_key, b, g, j0, columns, p.width}, rows, mine.gradients.get(),
                     mine.query.get(), wide<T>(p.width));
-  write_products<T>({p.grad_value, b, g, j0, columns, p.value_width}, group, mine.weights.get(),
+  write_products<T>({p.grad_value, b, g, j0, columns, p.value_width}, rows, mine.weights.get(),
                     mine.grad_out.get(), wide<T>(p.value_width));
 }
 

@@ -110,8 +110,8 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
     if (!mine.sight.look(p, at, mine.watch)) continue;
     Span* groups = mine.sight.groups;
     if (few)
-      score_few<T>({p.key, b, g, j0, p.keys - j0, p.width}, *groups, rows, query, tile, ldc,
-                   mine.watch);
+      score_few<T>({p.key, b, g, j0, p.keys - j0, p.width}, *groups, rows, query, p.width, tile,
+                   ldc, mine.watch);
     else
       score_panels<T>(p, rows, query, mine.kept.panels.get() + j0 * p.width, groups, tile, ldc);
     weigh_tile<T, Weigh>(p, at, mine);

@@ -38,7 +38,7 @@ struct Problem {
   View offset;                // int64 (b): where the first query stands among the keys
   View constant;              // (b, h, i): c of the weight function, or the sink logit
   View lse;                   // (b, h, i): written by the softmax family forward, read backward
-  View delta;                 // (b, h, i): Σ_v grad_out · out, read by softmax backward
+  View delta;                 // (b, h, i): Σ_v grad_out · out − ∂/∂lse, read by softmax backward
   View vectors;               // (h, d) of an additive score, scale included
   View grad_bias;             // strides 0 where the bias broadcasts (turn.h says of what type)
   int64_t bias_once;          // each of its numbers belongs to one visible pair: nothing is added up
