@@ -32,7 +32,7 @@ OURS = (  # an editable install would bring its own module first
 PARTS = {
     "products": r"^(micro|against_panels|add_product|score_few|spend_few|spend_vectors|sums_of)",
     "score of a sum": r"^(ratio_|ramp_|curve_|additive_)",
-    "weight function": r"^(weigh_|turn_|fill_delta|drop_|stay_)",
+    "weight function": r"^(weigh_|turn_|add_delta|add_few_delta|drop_|stay_)",
     "packing and writing": r"^(pack_|with_kind|write_|add_hands|load_some|take_bias|add_bias)",
 }
 """By the start of a function's name; what is left of the module is `loops`."""

@@ -110,7 +110,7 @@ def test_every_fused_combination_keeps_the_rule(first, count, nan_memory):
 
 @pytest.mark.parametrize("instructions", compiled.supported())
 @pytest.mark.parametrize("first", range(FIRST, FIRST + CASES // 10, CHUNK))
-def test_few_queries_keep_the_rule(instructions, first, monkeypatch, count, nan_memory):
+def test_a_call_of_few_queries_keeps_the_rule(instructions, first, monkeypatch, count, nan_memory):
     monkeypatch.setattr(compiled, "instruction_set", instructions)
     seeds = range(first, first + CHUNK)
     lines = [line for seed in seeds for line in broken(seed, few_case)]

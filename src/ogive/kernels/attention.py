@@ -168,7 +168,7 @@ def attention(
     out, aux = _RUN[name](call)
     ran(name)
     if plain and name == "native":
-        quick.learn(call)
+        quick.learn(call, weight)
     return out if aux is None else (out, aux)
 
 

@@ -45,11 +45,6 @@ def last_impl() -> str | None:
     return _last["impl"]
 
 
-def known_weight(weight: object) -> object:
-    """The weight part of a written form that was built before, or None; what is no form, itself."""
-    return _built.get(("weight", weight, generation())) if type(weight) is str else weight
-
-
 def parts_of(score: str | Score, weight: str | Weight, query: Tensor) -> tuple[Score, Weight]:
     """The parts that were named or given, which must fit the query's heads and width."""
     score_part = score_from(score) if isinstance(score, Score) else _named("score", score)

@@ -152,32 +152,32 @@ def direct(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or finite.transforming() or _watched():
         return False
-    for tensor in tensors:  # a generator costs as much as the rest of this function
-        if tensor is not None and (type(tensor) not in _PLAIN or not _held(tensor)):
+    for tensor in tensors:  # a generator, or a function of its own, costs as much as the rest
+        if tensor is None:
+            continue
+        if type(tensor) not in _PLAIN or tensor.is_neg() or tensor.is_nested:
+            return False
+        if tensor._is_zerotensor():
             return False
     return True
 
 
-def _held(tensor: Tensor) -> bool:
-    """Whether the numbers of a tensor are those that its memory holds."""
-    return not (tensor.is_neg() or tensor.is_nested or tensor._is_zerotensor())
-
-
 _PLAIN = (Tensor, torch.nn.Parameter)
+# Private names, as in `finite.transforming`: where one is gone, the dispatcher is used.
+try:
+    _modes = torch._C._len_torch_dispatch_stack
+    _function_modes = torch._C._is_torch_function_mode_enabled
+    _profiled = torch._C._autograd._profiler_enabled  # type: ignore[attr-defined]
+    _traced = torch._C._is_tracing
+except AttributeError:
 
-
-def _watched() -> bool:
-    """Whether anything wants to see operators: modes, the profiler, torch.jit.trace."""
-    # Private names, as in `finite.transforming`: where one is gone, the dispatcher is used.
-    try:
-        return bool(
-            torch._C._len_torch_dispatch_stack()
-            or torch._C._is_torch_function_mode_enabled()
-            or torch._C._autograd._profiler_enabled()  # type: ignore[attr-defined]
-            or torch._C._is_tracing()
-        )
-    except AttributeError:
+    def _watched() -> bool:
         return True
+else:
+
+    def _watched() -> bool:
+        """Whether anything wants to see operators: modes, the profiler, torch.jit.trace."""
+        return bool(_modes() or _function_modes() or _profiled() or _traced())
 
 
 def lone(grad_out: Tensor) -> bool:

@@ -16,10 +16,12 @@ from torch import Tensor
 from ogive.kernels import compiled, dense, library, native
 from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense
-from ogive.kernels.entrance import hooked, known_weight
+from ogive.kernels.entrance import hooked
 from ogive.kernels.graphed import graphed
 from ogive.parts import scores, weights
+from ogive.parts.part import generation
 
+_autocast, _empty_like = torch.is_autocast_enabled, torch.empty_like
 MOST_PLANS = 256
 _HOLDS: dict[type, tuple[str, ...]] = {
     **dict.fromkeys((weights.Softmax, weights.Softmax1, weights.Cog, weights.Softpick), ()),
@@ -39,6 +41,7 @@ class Plan(NamedTuple):
     curve: str
     constant: Tensor | None
     shares: bool
+    best: bool
 
 
 _plans: dict[tuple[object, ...], Plan] = {}
@@ -77,27 +80,19 @@ def attend(
 
     asked: whether to hide the future, whether heads may be grouped, whether "auto" chooses.
     """
-    given, weight = weight, known_weight(weight)
-    holds = _HOLDS.get(type(weight))
-    if holds is None or (given is weight and hooked(weight)):  # type: ignore[arg-type]
-        return None
     if score != "dot" and (type(score) is not scores.Dot or hooked(score)):
         return None
     if query is None or key is None or value is None:
         return None
-    if not library.direct(query, key, value) or torch.is_autocast_enabled("cpu"):
+    if not library.direct(query, key, value) or _autocast("cpu"):
         return None
     if not query.dim() == key.dim() == value.dim() == 4:
         return None
-    wanted = query.requires_grad or key.requires_grad or value.requires_grad
-    wanted = wanted and torch.is_grad_enabled()
     causal, grouped, auto = asked
-    size, keys, dtype = query.shape, key.shape[2], query.dtype
-    if auto and not native.best(dtype, weight):
-        return None
-    held = [getattr(weight, name) for name in holds]
-    plan = _plans.get((type(weight), *held, causal, size[2], keys, dtype))
-    if plan is None:
+    size = query.shape
+    known = (weight, generation()) if type(weight) is str else _held_by(weight)
+    plan = _plans.get((known, causal, size[2], key.shape[2], query.dtype, compiled.instruction_set))
+    if plan is None or (auto and not plan.best):
         return None
     if scale is None:
         factor = 0.0  # the compiled module takes the width's
@@ -106,7 +101,9 @@ def attend(
     else:
         return None
     numbers = (causal, grouped, factor)
-    if wanted:
+    if (
+        query.requires_grad or key.requires_grad or value.requires_grad
+    ) and torch.is_grad_enabled():
         try:
             return PlainFunction.apply(query, key, value, plan, numbers)  # type: ignore[return-value]
         except _Unfit:
@@ -116,21 +113,34 @@ def attend(
     return out if ran == "ran" else None
 
 
-def learn(call: Call) -> None:
-    """Keep what a plain call that the kernels have run will need when it comes again."""
-    query, key, weight = call.query, call.key, call.weight
+def learn(call: Call, weight: object) -> None:
+    """Keep what a plain call that the kernels have run will need when it comes again.
+
+    weight: as it was given, a written form or a part.
+    """
+    query, key = call.query, call.key
     if not takes(call) or not library.direct(query, key, call.value):
+        return
+    curve = native.curve_of(call.weight)
+    known = (weight, generation()) if type(weight) is str else _held_by(weight)
+    if curve is None or known is None:
         return
     if len(_plans) >= MOST_PLANS:
         _plans.clear()
-    curve = native.curve_of(weight)
-    if curve is not None:
-        dtype = torch.promote_types(query.dtype, torch.float32)
-        with torch.inference_mode(False):  # what only looked may later train
-            plan = Plan(curve, native.constant_of(call, dtype), curve in dense.SHARING)
-        held = [getattr(weight, name) for name in _HOLDS[type(weight)]]
-        form = (type(weight), *held, call.visibility.is_causal)
-        _plans[(*form, query.shape[-2], key.shape[-2], query.dtype)] = plan
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    with torch.inference_mode(False):  # what only looked may later train
+        constant = native.constant_of(call, dtype)
+    plan = Plan(curve, constant, curve in dense.SHARING, native.best(query.dtype, call.weight))
+    sizes = (query.shape[2], key.shape[2], query.dtype, compiled.instruction_set)
+    _plans[known, call.visibility.is_causal, *sizes] = plan
+
+
+def _held_by(weight: object) -> tuple[object, ...] | None:
+    """What decides what a weight part does, or None where the long way must ask."""
+    holds = _HOLDS.get(type(weight))
+    if holds is None or hooked(weight):  # type: ignore[arg-type]
+        return None
+    return (type(weight), *[getattr(weight, name) for name in holds])
 
 
 class PlainFunction(torch.autograd.Function):
@@ -217,7 +227,6 @@ def _dense(tensors: Any, plan: Plan, numbers: tuple[bool, bool, float]) -> Dense
 
 
 def _room(query: Tensor, value: Tensor) -> Tensor:
-    size, across = query.shape, value.shape[3]
-    if across == size[3] and query.is_contiguous():
-        return torch.empty_like(query)
-    return query.new_empty((*size[:3], across))
+    if query.is_contiguous() and value.shape[3] == query.shape[3]:
+        return _empty_like(query)
+    return query.new_empty((*query.shape[:3], value.shape[3]))
