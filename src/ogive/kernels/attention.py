@@ -51,15 +51,15 @@ _LACKS: dict[str, Callable[[Call], str | None]] = {
     "chunked": chunked.lacks,
 }
 _PREFERENCE = ("linear", "native", "sdpa", "chunked", "reference")
-"""What "auto" tries, in order: who is fastest, where it is (docs/design/0002)."""
+"""What "auto" tries, in order: who is fastest, where it is (docs/design/0002). The last takes all.
+"""
 _TRACED = ("sdpa", "reference")
 """The same for torch.jit.trace: a graph of these runs where this library is not."""
 _WORTHWHILE: dict[str, Callable[[Call], bool]] = {
     "linear": linear.worthwhile,
-    "native": lambda call: native.fastest(call, _surrounded(call)),
+    "native": lambda call: native.fastest(call, _surrounded),
     "sdpa": lambda call: sdpa.computes(call) and finite.derived_once(),
     "chunked": chunked.worthwhile,
-    "reference": lambda call: True,
 }
 """Where "auto" passes over an implementation that could not run the call, or not sooner."""
 
@@ -182,12 +182,7 @@ def _surrounded(call: Call) -> bool:
         return False  # nothing surrounds a call in a graph
     if call.aux is not None:
         return call.aux.weights_rows is None
-    return sdpa.computes(call) and not quick.takes(call) and _graded(call)
-
-
-def _graded(call: Call) -> bool:
-    tensors = (call.query, call.key, call.value, call.bias)
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return native.graded(call) and sdpa.computes(call) and not quick.takes(call)
 
 
 def impls() -> dict[str, Impl]:
@@ -199,8 +194,10 @@ def _choose(impl: str, call: Call) -> str:
     if impl == "auto":
         # Whether it is worth it comes first: it costs less to ask than what a call lacks.
         names = _TRACED if torch.jit.is_tracing() else _PREFERENCE  # type: ignore[attr-defined]
-        worth = (name for name in names if _WORTHWHILE[name](call))
-        return next(name for name in worth if _LACKS[name](call) is None)
+        for name in names[:-1]:
+            if _WORTHWHILE[name](call) and _LACKS[name](call) is None:
+                return name
+        return names[-1]
     if not isinstance(impl, str):
         raise ArgumentTypeError(f"impl takes the name of an implementation, not {impl!r}")
     if impl not in _IMPLS:

@@ -12,9 +12,11 @@ from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Call:
     """Arguments of `attention`, checked and resolved.
+
+    Nothing changes one; freezing it would cost every call a microsecond.
 
     Attributes:
         query: (batch, heads, queries, width).

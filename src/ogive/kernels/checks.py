@@ -63,16 +63,10 @@ def check_digits(name: str, tensor: Tensor) -> None:
 
 
 def _check_sizes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
-    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
-    if not query.shape[0] == key.shape[0] == value.shape[0]:
-        raise ArgumentError(f"query, key and value must agree in batch (axis 0): {shapes}")
-    if query.shape[-1] != key.shape[-1]:
-        raise ArgumentError(f"query and key must agree in width (last axis): {shapes}")
-    if key.shape[-2] != value.shape[-2]:
-        raise ArgumentError(f"key and value must agree in length (axis 2): {shapes}")
-    if key.shape[1] != value.shape[1]:
-        raise ArgumentError(f"key and value must agree in heads (axis 1): {shapes}")
-    heads, shared = query.shape[1], key.shape[1]
+    batch, heads, _, width = query.shape
+    shared = key.shape[1]
+    if key.shape[-1] != width or value.shape[:3] != key.shape[:3] or key.shape[0] != batch:
+        raise ArgumentError(_misfit(query, key, value))
     if heads == shared:
         return
     if not enable_gqa:
@@ -82,6 +76,17 @@ def _check_sizes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) ->
         )
     if shared == 0 or heads % shared:
         raise ArgumentError(f"{heads} query heads do not divide into {shared} key heads")
+
+
+def _misfit(query: Tensor, key: Tensor, value: Tensor) -> str:
+    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+    if not query.shape[0] == key.shape[0] == value.shape[0]:
+        return f"query, key and value must agree in batch (axis 0): {shapes}"
+    if query.shape[-1] != key.shape[-1]:
+        return f"query and key must agree in width (last axis): {shapes}"
+    if key.shape[-2] != value.shape[-2]:
+        return f"key and value must agree in length (axis 2): {shapes}"
+    return f"key and value must agree in heads (axis 1): {shapes}"
 
 
 def check_pairwise(name: str, tensor: Tensor, query: Tensor, keys: int) -> None:

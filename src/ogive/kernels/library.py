@@ -205,9 +205,13 @@ def apply_with_lse(call: Dense) -> tuple[Tensor, Tensor]:
 def _unrecorded(call: Dense) -> bool:
     """Whether a call needs neither torch's dispatcher nor autograd."""
     tensors = tuple(vars(call).values())[:_TENSORS]
-    return direct(*tensors) and not (
-        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    )
+    if not direct(*tensors):
+        return False
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return False
+    return True
 
 
 def _told(call: Dense) -> tuple[Any, ...]:

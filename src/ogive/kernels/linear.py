@@ -18,6 +18,7 @@ from ogive.kernels.call import Call
 from ogive.kernels.entrance import HOOKED, hooked
 from ogive.kernels.linear_library import apply
 from ogive.kernels.reassociated import Reassociated, counts, seeing
+from ogive.kernels.reference import full_precision
 from ogive.parts import scores, weights
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -73,6 +74,11 @@ def cheaper(call: Call) -> bool:
     return 4 * states <= 5 * pairs
 
 
+def sooner(call: Call) -> bool:
+    """Whether the weights are the scores, and summing over keys first costs less."""
+    return type(call.weight) in _SCORES and cheaper(call)
+
+
 def worthwhile(call: Call) -> bool:
     """Whether "auto" takes this way: it is cheaper, and saves more than a call costs."""
     if type(call.weight) not in _SCORES:
@@ -83,7 +89,7 @@ def worthwhile(call: Call) -> bool:
 
 def linear(call: Call) -> tuple[Tensor, Aux | None]:
     """Linear attention; half precision is computed in float32 and rounded once, at the end."""
-    with torch.autocast(call.query.device.type, enabled=False):
+    with full_precision(call.query.device):
         dtype = torch.promote_types(call.query.dtype, torch.float32)
         query, key, value = (t.to(dtype) for t in (call.query, call.key, call.value))
         right = call.visibility.sides[1]

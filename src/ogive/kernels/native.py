@@ -6,6 +6,7 @@ masks, windows, grouped heads and dropout go into the kernel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from ogive.kernels.call import Call
 from ogive.kernels.dense import Dense, gives_lse
 from ogive.kernels.entrance import HOOKED, hooked
 from ogive.kernels.library import apply, apply_with_lse
+from ogive.kernels.reference import full_precision
 from ogive.parts import maps, scores, weights
 from ogive.parts.scores import Score
 from ogive.parts.weights import Weight
@@ -40,19 +42,21 @@ _SHARING = {
     weights.Entmax15: "entmax15",
 }
 _ONE_EACH = {weights.Sigmoid: "sigmoid", weights.Tanh: "tanh"}
-_CURVED = frozenset({*_PER_LENGTH, *_SHARING, *_ONE_EACH, weights.Linear})
+_CURVES: dict[type, str] = {**_PER_LENGTH, **_SHARING, **_ONE_EACH}
+_CURVED = frozenset({*_CURVES, weights.Linear})
 _PAIRS = (scores.Dot, scores.UnscaledDot, scores.Distance)
 _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "gat"}
 _ENOUGH, _FEW = 2**21, 4
 """Multiplications of an example from which on a call is faster here than by torch's softmax; and
 queries up to which any is."""
-_ENOUGH_SUMMED, _ENOUGH_TWICE, _ENOUGH_ASKED = 2**20, 2**24, 2**28
-"""The same where statistics of rows are asked for: of additive scores, of which the definition
-takes longer; where kernels compute the scores a second time; and where the definition does."""
+_ENOUGH_TWICE, _ENOUGH_ASKED, _ENOUGH_SUMMED = (2**22, 2**24), (2**28, 2**27), (2**23, 2**20)
+"""The same, without and with gradients, where statistics of rows are asked for: where kernels
+compute scores a second time, where the definition does, and where it does of additive scores."""
 _MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 """Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it."""
 _SUMS = (scores.Additive, scores.GatV2)
 _ACTING = (*_SUMS, scores.Gat)
+_SCORED = frozenset({*_PAIRS, *_SUMS, *_REDUCED})
 ACTS = {
     maps.Tanh: "tanh",
     maps.Relu: "relu",
@@ -74,7 +78,7 @@ def lacks(call: Call) -> str | None:
     if compiled.missing:
         return compiled.missing
     score, _ = split_softcap(call.score)
-    if score is None or type(score) not in (*_PAIRS, *_SUMS, *_REDUCED):
+    if type(score) not in _SCORED:
         return f"they have no score {call.score}"
     if isinstance(score, _ACTING) and type(score.act) not in ACTS:
         return f"they have no {score.name} score with {score.act}"
@@ -93,12 +97,12 @@ def lacks(call: Call) -> str | None:
     return None
 
 
-def fastest(call: Call, surrounded: bool) -> bool:
+def fastest(call: Call, surrounded: Callable[[Call], bool]) -> bool:
     """Whether "auto" takes the kernels: where they were measured to be the fastest, or near it.
 
     Args:
         call: any.
-        surrounded: whether work this small is less than what surrounds it, and another way could be
+        surrounded: says whether small work is less than what surrounds it, and another way could be
             taken instead. Then sizes decide, without the batch: a slice of it is the same call.
     """
     if type(call.weight) not in _CURVED:
@@ -108,7 +112,7 @@ def fastest(call: Call, surrounded: bool) -> bool:
         return not exported and best(call.query.dtype, call.weight)
     _, heads, queries, width = call.query.shape
     work = heads * queries * call.key.shape[-2] * (width + call.value.shape[-1])
-    if surrounded and work < _enough(call):
+    if work < _enough(call) and surrounded(call):
         return False
     return best(call.query.dtype, call.weight)
 
@@ -118,9 +122,17 @@ def _enough(call: Call) -> int:
         return 0 if call.query.shape[-2] <= _FEW else _ENOUGH
     summed = isinstance(split_softcap(call.score)[0], _SUMS)
     if not statistics.fused(call.aux):
-        return _ENOUGH_SUMMED if summed else _ENOUGH_ASKED
+        return (_ENOUGH_SUMMED if summed else _ENOUGH_ASKED)[graded(call)]
     once = type(call.weight) is weights.Softmax and not call.aux.row_sum
-    return 0 if once or summed else _ENOUGH_TWICE
+    return 0 if once or summed else _ENOUGH_TWICE[graded(call)]
+
+
+def graded(call: Call) -> bool:
+    """Whether gradients of query, key, value or bias are wanted."""
+    if not torch.is_grad_enabled():
+        return False
+    bias = call.bias is not None and call.bias.requires_grad
+    return bias or call.query.requires_grad or call.key.requires_grad or call.value.requires_grad
 
 
 def best(dtype: torch.dtype, weight: object) -> bool:
@@ -137,9 +149,9 @@ def best(dtype: torch.dtype, weight: object) -> bool:
 
 def native(call: Call) -> tuple[Tensor, Aux | None]:
     """The compiled kernels; half precision is computed in float32 and rounded once, at the end."""
-    if linear.lacks(call) is None and linear.cheaper(call):
+    if linear.sooner(call) and linear.lacks(call) is None:
         return linear.linear(call)
-    with torch.autocast(call.query.device.type, enabled=False):
+    with full_precision(call.query.device):
         dtype = torch.promote_types(call.query.dtype, torch.float32)
         query, key, value, bias = call.query, call.key, call.value, call.bias
         score, cap = split_softcap(call.score)
@@ -220,8 +232,7 @@ def curve_of(weight: Weight) -> str | None:
     """The kernels' name for a weight function, None where they have none."""
     if isinstance(weight, weights.Linear):
         return "linear" if weight.normalise else "identity"
-    named: dict[type, str] = {**_PER_LENGTH, **_SHARING, **_ONE_EACH}
-    return named.get(type(weight))
+    return _CURVES.get(type(weight))
 
 
 def _readable(dtype: torch.dtype) -> tuple[torch.dtype, ...]:

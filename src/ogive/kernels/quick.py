@@ -80,6 +80,8 @@ def attend(
 
     asked: whether to hide the future, whether heads may be grouped, whether "auto" chooses.
     """
+    if type(weight) is not str and type(weight) not in _HOLDS:
+        return None
     if score != "dot" and (type(score) is not scores.Dot or hooked(score)):
         return None
     if query is None or key is None or value is None:

@@ -21,8 +21,7 @@ def reference(call: Call) -> tuple[Tensor, Aux | None]:
     Builds the (batch, heads, queries, keys) tensors that the formula names. Half precision is
     computed in float32 and rounded once, at the end.
     """
-    kind = call.query.device.type
-    with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
+    with full_precision(call.query.device):
         query, key, value, bias = widened(call)
         keep = call.visibility.keep(query.shape[-2], key.shape[-2], query.device)
         guard = _needs_guard(keep, query, key, value)
@@ -56,8 +55,11 @@ def check_shape(part: Part, made: Tensor, pairs: tuple[int, ...]) -> None:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """No autocast inside; the meta device knows none."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    """No autocast inside; the meta device knows none, and where there is none this costs little."""
+    kind = device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def _needs_guard(keep: Tensor | None, *inputs: Tensor) -> Tensor | None:
