@@ -85,7 +85,7 @@ def few_case(seed: int) -> Case:
     case, pick = native_case(seed), random.Random(seed)
     causal = "none" if case.causal == "square" else case.causal
     widths = {"width": pick.choice(WIDE), "value_width": pick.choice(WIDE)}
-    case = replace(case, queries=pick.choice((1, 1, 2, 4)), causal=causal, size=0.3, **widths)
+    case = replace(case, queries=pick.choice((1, 1, 2, 3, 4, 5)), causal=causal, size=0.3, **widths)
     if seed % 8:
         case = replace(case, keys=pick.choice(LONG))
     else:

@@ -73,15 +73,23 @@ def test_the_lowest_number_in_a_bias_is_a_number(impl, count):
 @pytest.mark.parametrize("isa", compiled.supported())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("width", [3, 32, 70])
-def test_a_query_that_sees_one_key_gets_no_gradient(isa, dtype, width, monkeypatch, count):
+@pytest.mark.parametrize("queries", [1, 3, 4, 5])
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_query_that_sees_one_key_gets_no_gradient(
+    isa, dtype, width, queries, group, monkeypatch, count
+):
     """Its weight is 1 whatever the score: no difference of two sums may be left over."""
     monkeypatch.setattr(compiled, "instruction_set", isa)
     draw = torch.Generator().manual_seed(width)
-    shape = (2, 3, 5, width)
-    tensors = [torch.randn(shape, generator=draw, dtype=dtype).requires_grad_() for _ in range(3)]
-    out = attention(*tensors, attn_mask=torch.eye(5, dtype=torch.bool), impl="native")
-    grad = torch.randn(shape, generator=draw, dtype=dtype)
+    heads, options = (3, 3 // group, 3 // group), {"generator": draw, "dtype": dtype}
+    tensors = [torch.randn(2, h, queries, width, **options).requires_grad_() for h in heads]
+    seen = torch.eye(queries, dtype=torch.bool)
+    out = attention(*tensors, attn_mask=seen, enable_gqa=True, impl="native")
+    grad = torch.randn(2, 3, queries, width, **options)
     query, key, value = torch.autograd.grad(out, tensors, grad)
     assert query.count_nonzero() == key.count_nonzero() == 0
-    assert torch.equal(value, grad)
+    if group == 1:
+        assert torch.equal(value, grad)
+    else:
+        torch.testing.assert_close(value, grad.sum(1, keepdim=True))
     count("T3", 1)

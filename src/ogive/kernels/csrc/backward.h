@@ -195,7 +195,7 @@ void key_block(const Problem& p, int64_t b, int64_t g, int64_t j0, BackwardScrat
 
 template <class T, class Slope>
 void backward(const Problem& p) {
-  if (turns_in_place(p)) return few_backward<T, Slope>(p);
+  if (reads_in_place(p)) return few_backward<T, Slope>(p);
   by_hands<T, BackwardScratch<T>>(
       p, (p.keys + kBlock - 1) / kBlock,
       [&](int64_t b, int64_t g, int64_t block, BackwardScratch<T>& mine, T* totals) {

@@ -7,7 +7,7 @@
 
 #include <utility>
 
-#include "few_backward.h"
+#include "few.h"
 
 namespace ogive::OGIVE_ISA {
 
@@ -50,7 +50,7 @@ void add_few_deltas(const Problem& p) {
 template <class T>
 void add_delta(const Problem& p) {
   if (!p.delta) return;
-  if (turns_in_place(p)) return add_few_deltas<T>(p);
+  if (reads_in_place(p)) return add_few_deltas<T>(p);
   constexpr int W = Lanes<T>::count;
   const int64_t heads = p.batch * p.heads;
   with_kind<T>(p.out, [&](auto kind) {

@@ -8,9 +8,13 @@
 
 namespace ogive::OGIVE_ISA {
 
-constexpr int64_t kFew = 1;  // two and more were measured to be faster packed
-
-inline bool reads_in_place(const Problem& p) { return p.queries <= kFew && !p.apart && !p.act; }
+// More queries were measured to be faster packed, and where heads share keys any but one are. Forward and
+// backward read alike: a score that was summed in another order is another score, and the weight of a
+// query's only key no longer 1.
+constexpr int64_t kFew = 4;
+inline bool reads_in_place(const Problem& p) {
+  return p.queries <= (p.heads == p.shared ? kFew : 1) && !p.apart && !p.act;
+}
 
 // For what may be anything, or was looked at before.
 template <class T>

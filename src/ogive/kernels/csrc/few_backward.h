@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <utility>
 
 #include "apart.h"
 #include "few.h"
@@ -12,17 +11,10 @@
 
 namespace ogive::OGIVE_ISA {
 
-// With more queries, panels for so few columns waste less than reading in place costs.
-constexpr int64_t kFewBack = 4;
-
-inline bool turns_in_place(const Problem& p) {
-  return p.queries <= kFewBack && !p.apart && !p.act;
-}
-
 template <class T>
 struct FewBack {
   Buffer<T> query, grad_out, weights, gradients;  // a row for each query of each member of a group
-  Sight<T, {kFewBack, kSpan}> sight;
+  Sight<T, {kFew, kSpan}> sight;
   Watch<T> watch;
   T slopes[kSpan], stay[kSpan];
 
@@ -36,6 +28,20 @@ struct FewBack {
   }
 };
 
+// sums[c] = Σ_m factors[m] · vector c of each[m], for members from `low` up to `high`.
+template <class T, int Count>
+inline void add_members(int64_t low, int64_t high, const T* factors, const T* each, int64_t across,
+                        Vec<T>* sums) {
+#pragma GCC unroll 8
+  for (int c = 0; c < Count; ++c) sums[c] = Vec<T>{};
+  for (int64_t m = low; m < high; ++m) {
+    const Vec<T> factor = splat<T>(factors[m * kSpan]);
+#pragma GCC unroll 8
+    for (int c = 0; c < Count; ++c)
+      sums[c] += factor * load<T>(each + m * across + c * Lanes<T>::count);
+  }
+}
+
 // Vectors [first, first + Count) of the rows of Σ_m factors[m][row] · each[m]. A long sum is a sum of
 // short ones (tile.h).
 template <class T, Kind K, int Count>
@@ -45,20 +51,20 @@ void write_vectors(const Rows& into, int64_t members, const T* factors, const T*
   using Type = typename Stored<T, K>::Type;
   const int64_t stride = into.view.stride[3], left = into.columns - first;
   Type* to = into.view.template at<Type>(into.b, into.h, into.first) + first * stride;
+  each += first;
   for (int64_t j = 0; j < into.rows; ++j, to += into.view.stride[2]) {
-    Vec<T> sums[Count] = {}, total[Count] = {};
-    for (int64_t m = 0; m < members; ++m) {
-      if (m && m % kShallow<T> == 0)
-        for (int c = 0; c < Count; ++c) total[c] += std::exchange(sums[c], Vec<T>{});
-      const Vec<T> factor = splat<T>(factors[m * kSpan + j]);
+    Vec<T> sums[Count], more[Count];
+    add_members<T, Count>(0, std::min(members, kShallow<T>), factors + j, each, across, sums);
+    for (int64_t m = kShallow<T>; m < members; m += kShallow<T>) {
+      add_members<T, Count>(m, std::min(members, m + kShallow<T>), factors + j, each, across, more);
 #pragma GCC unroll 8
-      for (int c = 0; c < Count; ++c) sums[c] += factor * load<T>(each + m * across + first + c * W);
+      for (int c = 0; c < Count; ++c) sums[c] += more[c];
     }
     if constexpr (Count == 1)
-      store_some<T, K>(to, stride, left, total[0] + sums[0]);
+      store_some<T, K>(to, stride, left, sums[0]);
     else
 #pragma GCC unroll 8
-      for (int c = 0; c < Count; ++c) Stored<T, K>::store(to + c * W, total[c] + sums[c]);
+      for (int c = 0; c < Count; ++c) Stored<T, K>::store(to + c * W, sums[c]);
   }
 }
 
