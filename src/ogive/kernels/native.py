@@ -110,14 +110,20 @@ def fastest(call: Call, surrounded: Callable[[Call], bool]) -> bool:
     if torch.compiler.is_compiling():  # sizes are symbols there, and less surrounds a call
         exported = torch.compiler.is_exporting()  # a graph that should not need this library
         return not exported and best(call.query.dtype, call.weight)
-    _, heads, queries, width = call.query.shape
-    work = heads * queries * call.key.shape[-2] * (width + call.value.shape[-1])
-    if work < _enough(call) and surrounded(call):
+    enough = _enough(call)
+    if enough and _work(call) < enough and surrounded(call):
         return False
     return best(call.query.dtype, call.weight)
 
 
+def _work(call: Call) -> int:
+    """Multiplications of an example."""
+    _, heads, queries, width = call.query.shape
+    return heads * queries * call.key.shape[-2] * (width + call.value.shape[-1])
+
+
 def _enough(call: Call) -> int:
+    """From how many multiplications on a call that could go elsewhere is taken; 0 takes any."""
     if call.aux is None:
         return 0 if call.query.shape[-2] <= _FEW else _ENOUGH
     summed = isinstance(split_softcap(call.score)[0], _SUMS)
@@ -143,8 +149,9 @@ def best(dtype: torch.dtype, weight: object) -> bool:
     """
     if compiled.instruction_set not in ("avx2", "avx512"):
         return False
-    half = dtype in (torch.bfloat16, torch.float16)
-    return not (half and type(weight) is weights.Softmax and _MULTIPLIES_TILES)
+    if not _MULTIPLIES_TILES or type(weight) is not weights.Softmax:
+        return True
+    return dtype not in (torch.bfloat16, torch.float16)
 
 
 def native(call: Call) -> tuple[Tensor, Aux | None]:
