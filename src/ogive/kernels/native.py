@@ -49,7 +49,9 @@ _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "g
 _ENOUGH, _FEW = 2**21, 4
 """Multiplications of an example from which on a call is faster here than by torch's softmax; and
 queries up to which any is."""
-_ENOUGH_TWICE, _ENOUGH_ASKED, _ENOUGH_SUMMED = (2**22, 2**24), (2**28, 2**27), (2**23, 2**20)
+_ENOUGH_TWICE = {"avx2": (2**22, 2**25), "avx512": (2**22, 2**22)}
+_ENOUGH_ASKED = {"avx2": (2**28, 2**28), "avx512": (2**28, 2**26)}
+_ENOUGH_SUMMED = (2**23, 2**20)
 """The same, without and with gradients, where statistics of rows are asked for: where kernels
 compute scores a second time, where the definition does, and where it does of additive scores."""
 _MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
@@ -110,10 +112,10 @@ def fastest(call: Call, surrounded: Callable[[Call], bool]) -> bool:
     if torch.compiler.is_compiling():  # sizes are symbols there, and less surrounds a call
         exported = torch.compiler.is_exporting()  # a graph that should not need this library
         return not exported and best(call.query.dtype, call.weight)
-    enough = _enough(call)
-    if enough and _work(call) < enough and surrounded(call):
+    if not best(call.query.dtype, call.weight):
         return False
-    return best(call.query.dtype, call.weight)
+    enough = _enough(call)
+    return not (enough and _work(call) < enough and surrounded(call))
 
 
 def _work(call: Call) -> int:
@@ -127,10 +129,11 @@ def _enough(call: Call) -> int:
     if call.aux is None:
         return 0 if call.query.shape[-2] <= _FEW else _ENOUGH
     summed = isinstance(split_softcap(call.score)[0], _SUMS)
+    kind = compiled.instruction_set
     if not statistics.fused(call.aux):
-        return (_ENOUGH_SUMMED if summed else _ENOUGH_ASKED)[graded(call)]
+        return (_ENOUGH_SUMMED if summed else _ENOUGH_ASKED[kind])[graded(call)]
     once = type(call.weight) is weights.Softmax and not call.aux.row_sum
-    return 0 if once or summed else _ENOUGH_TWICE[graded(call)]
+    return 0 if once or summed else _ENOUGH_TWICE[kind][graded(call)]
 
 
 def graded(call: Call) -> bool:
