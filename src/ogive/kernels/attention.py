@@ -178,8 +178,6 @@ def _surrounded(call: Call) -> bool:
     Where torch's own softmax has gradients with less around it, and where statistics would need the
     scores a second time (all of them: chosen rows of weights cost little).
     """
-    if torch.compiler.is_compiling():
-        return False  # nothing surrounds a call in a graph
     if call.aux is not None:
         return call.aux.weights_rows is None
     return native.graded(call) and sdpa.computes(call) and not quick.takes(call)
