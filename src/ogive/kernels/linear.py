@@ -81,10 +81,8 @@ def sooner(call: Call) -> bool:
 
 def worthwhile(call: Call) -> bool:
     """Whether "auto" takes this way: it is cheaper, and saves more than a call costs."""
-    if type(call.weight) not in _SCORES:
-        return False
     batch, heads, queries, _ = call.query.shape
-    return cheaper(call) and batch * heads * queries * call.key.shape[-2] >= _ENOUGH
+    return sooner(call) and batch * heads * queries * call.key.shape[-2] >= _ENOUGH
 
 
 def linear(call: Call) -> tuple[Tensor, Aux | None]:

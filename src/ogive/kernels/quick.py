@@ -92,7 +92,7 @@ def attend(
         return None
     causal, grouped, auto = asked
     size = query.shape
-    known = (weight, generation()) if type(weight) is str else _held_by(weight)
+    known = _known(weight)
     plan = _plans.get((known, causal, size[2], key.shape[2], query.dtype, compiled.instruction_set))
     if plan is None or (auto and not plan.best):
         return None
@@ -124,7 +124,7 @@ def learn(call: Call, weight: object) -> None:
     if not takes(call) or not library.direct(query, key, call.value):
         return
     curve = native.curve_of(call.weight)
-    known = (weight, generation()) if type(weight) is str else _held_by(weight)
+    known = _known(weight)
     if curve is None or known is None:
         return
     if len(_plans) >= MOST_PLANS:
@@ -137,8 +137,10 @@ def learn(call: Call, weight: object) -> None:
     _plans[known, call.visibility.is_causal, *sizes] = plan
 
 
-def _held_by(weight: object) -> tuple[object, ...] | None:
-    """What decides what a weight part does, or None where the long way must ask."""
+def _known(weight: object) -> tuple[object, ...] | None:
+    """What decides what a weight does, named or a part; None where the long way must ask."""
+    if type(weight) is str:
+        return weight, generation()
     holds = _HOLDS.get(type(weight))
     if holds is None or hooked(weight):  # type: ignore[arg-type]
         return None

@@ -1,4 +1,5 @@
-// delta_i = Σ_v grad_out_iv · out_iv (− ∂/∂lse_i), which every weight function that shares a row needs backward.
+// delta_i = Σ_v grad_out_iv · out_iv (− ∂/∂lse_i), which every weight function that shares a row needs
+// backward.
 //
 // It is summed in the order in which ∂/∂weight = Σ_v grad_out_iv · value_jv is, by a product (tile.h) or
 // in place (few.h): a query that sees one key, whose row of out is that key's value, gets no gradient
@@ -46,7 +47,8 @@ void add_few_deltas(const Problem& p) {
     }
 }
 
-// Adds them to p.delta, where there is one: it holds −∂/∂lse, or zeros. out and grad_out are of one kind.
+// Adds them to p.delta, where there is one: it holds −∂/∂lse, or zeros. out and grad_out are of one
+// kind.
 template <class T>
 void add_delta(const Problem& p) {
   if (!p.delta) return;

@@ -3,14 +3,17 @@
 // Packing pays when many rows meet a panel. One row against it only moves memory twice.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "pack.h"
 #include "problem.h"
 
 namespace ogive::OGIVE_ISA {
 
-// More queries were measured to be faster packed, and where heads share keys any but one are. Forward and
-// backward read alike: a score that was summed in another order is another score, and the weight of a
-// query's only key no longer 1.
+// More queries were measured to be faster packed, and where heads share keys any but one are. Forward
+// and backward read alike: a score that was summed in another order is another score, and the weight of
+// a query's only key no longer 1.
 constexpr int64_t kFew = 4;
 inline bool reads_in_place(const Problem& p) {
   return p.queries <= (p.heads == p.shared ? kFew : 1) && !p.apart && !p.act;
@@ -114,18 +117,24 @@ void spend_vectors(const Rows& values, Span span, const T* weights, int64_t firs
   }
 }
 
+// Calls work(how many vectors, first column) for a row: as many at once as registers hold, and one where
+// it is not whole or its numbers lie apart.
+template <class T, class Work>
+void by_vectors(const Rows& rows, const Work& work) {
+  constexpr int W = Lanes<T>::count;
+  const bool close = rows.view.stride[3] == 1;
+  int64_t k = 0;
+  for (; close && k + 8 * W <= rows.columns; k += 8 * W) work(std::integral_constant<int, 8>{}, k);
+  for (; close && k + 4 * W <= rows.columns; k += 4 * W) work(std::integral_constant<int, 4>{}, k);
+  for (; k < rows.columns; k += W) work(std::integral_constant<int, 1>{}, k);
+}
+
 // out += Σ_j weights[j] value_j over the keys of `span`.
 template <class T, Kind K, class Watcher>
 void spend_row(const Rows& values, Span span, const T* weights, T* out, Watcher& watch) {
-  constexpr int W = Lanes<T>::count;
-  const bool close = values.view.stride[3] == 1;
-  int64_t k = 0;
-  for (; close && k + 8 * W <= values.columns; k += 8 * W)
-    spend_vectors<T, K, 8>(values, span, weights, k, out, watch);
-  for (; close && k + 4 * W <= values.columns; k += 4 * W)
-    spend_vectors<T, K, 4>(values, span, weights, k, out, watch);
-  for (; k < values.columns; k += W)
-    spend_vectors<T, K, 1>(values, span, weights, k, out, watch);
+  by_vectors<T>(values, [&](auto count, int64_t k) {
+    spend_vectors<T, K, decltype(count)::value>(values, span, weights, k, out, watch);
+  });
 }
 
 // out[r] += Σ_j weights[r][j] value_j over the keys of `span`; rows of out are `across` apart.

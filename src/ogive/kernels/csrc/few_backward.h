@@ -13,6 +13,7 @@ namespace ogive::OGIVE_ISA {
 
 template <class T>
 struct FewBack {
+  static_assert(kFew <= kRows);  // the queries of a head are one group of a tile
   Buffer<T> query, grad_out, weights, gradients;  // a row for each query of each member of a group
   Sight<T, {kFew, kSpan}> sight;
   Watch<T> watch;
@@ -72,17 +73,11 @@ void write_vectors(const Rows& into, int64_t members, const T* factors, const T*
 template <class T>
 void write_products(const Rows& into, int64_t members, const T* factors, const T* each,
                     int64_t across) {
-  constexpr int W = Lanes<T>::count;
   with_kind<T>(into.view, [&](auto kind) {
-    constexpr Kind K = decltype(kind)::value;
-    const bool close = into.view.stride[3] == 1;
-    int64_t k = 0;
-    for (; close && k + 8 * W <= into.columns; k += 8 * W)
-      write_vectors<T, K, 8>(into, members, factors, each, across, k);
-    for (; close && k + 4 * W <= into.columns; k += 4 * W)
-      write_vectors<T, K, 4>(into, members, factors, each, across, k);
-    for (; k < into.columns; k += W)
-      write_vectors<T, K, 1>(into, members, factors, each, across, k);
+    by_vectors<T>(into, [&](auto count, int64_t k) {
+      write_vectors<T, decltype(kind)::value, decltype(count)::value>(into, members, factors, each,
+                                                                      across, k);
+    });
   });
 }
 
@@ -105,23 +100,13 @@ void few_member(const Problem& p, const Place& at, int64_t g, int64_t member, Fe
   if (!mine.sight.look(p, at, mine.watch)) return;
   const Rows keys{p.key, at.b, g, at.start, at.columns, p.width};
   const Rows values{p.value, at.b, g, at.start, at.columns, p.value_width};
-  const auto each = [&](auto with) {
-    for (int64_t r = 0; r < at.rows; r += kRows)
-      if (!mine.sight.groups[r / kRows].empty())
-        with(r, mine.sight.groups[r / kRows], std::min<int64_t>(kRows, at.rows - r));
-  };
-  each([&](int64_t r, const Span& seen, int64_t rows) {
-    score_few<T>(keys, seen, rows, query + r * across, across, weights + r * kSpan, kSpan, mine.watch);
-    score_few<T>(values, seen, rows, grad_out + r * value_across, value_across, grads + r * kSpan,
-                 kSpan,
-                 mine.watch);
-  });
+  const Span& seen = mine.sight.groups[0];
+  score_few<T>(keys, seen, at.rows, query, across, weights, kSpan, mine.watch);
+  score_few<T>(values, seen, at.rows, grad_out, value_across, grads, kSpan, mine.watch);
   turn_queries<T, Slope>(p, at, mine, weights, grads);
   mine.sight.narrow(at.rows);
   Nobody<T> seen_before;
-  each([&](int64_t r, const Span& seen, int64_t rows) {
-    spend_few<T>(keys, seen, rows, grads + r * kSpan, kSpan, sums + r * across, across, seen_before);
-  });
+  spend_few<T>(keys, seen, at.rows, grads, kSpan, sums, across, seen_before);
 }
 
 template <class T, class Slope>
