@@ -9,7 +9,7 @@
 // e^2k) does not, and since u ≥ 1, large opposite terms do no harm. Slopes are a number times
 // u B / (u + B)².
 //
-// Two features share a division, so exponentials must not be too large. A pair of a query's and a
+// Four features share a division, so exponentials must not be too large. A pair of a query's and a
 // key's number of which one is out of reach goes by the curve. That is decided for each such pair by
 // itself: what a pair gives depends on no number that it may not see.
 #pragma once
@@ -20,29 +20,27 @@
 
 namespace ogive::OGIVE_ISA {
 
-// How far |factor · x| and |vector| may go: two sums of exponentials, times each other and a number
-// of the vector, stay in range, and u B / (u + B)² times a small gradient stays normal.
+// Numbers of the vector up to here; larger ones go by the curve.
 template <class T>
-struct RatioReach;
-template <>
-struct RatioReach<float> {
-  static constexpr float power = 24, vector = 256;
-};
-template <>
-struct RatioReach<double> {
-  static constexpr double power = 200, vector = 1e30;
-};
+constexpr T kRatioVector = sizeof(T) == 4 ? T(256) : T(1e30);
 
+// `reach` is how far |factor · x| may go: four sums of exponentials, times each other and a number
+// of the vector, stay in range, and u B / (u + B)² times a small gradient stays normal. Sums of
+// tanh's are never below 1; four of sigmoid's, all small, may meet a small number of the vector.
 struct TanhRatio {
   using Curve = Tanh;
   static constexpr int factor = 2, slope = 4;
   static constexpr bool differs = true;  // numerators have a part of the key's, and two signs
+  template <class T>
+  static constexpr T reach = sizeof(T) == 4 ? 18 : 150;
 };
 
 struct SigmoidRatio {
   using Curve = Sigmoid;
   static constexpr int factor = 1, slope = 1;
   static constexpr bool differs = false;
+  template <class T>
+  static constexpr T reach = sizeof(T) == 4 ? 12 : 100;
 };
 
 // Tables of a feature of a span, a row of kSpan each: B, and where numerators differ, the key's part
@@ -57,26 +55,26 @@ inline Vec<T> within(Vec<T> x, T most) {
 
 template <class T>
 inline void difference_tables(Vec<T> x, T sign, T weight, T* table) {
-  const Vec<T> part = sign * expm1_negative<T>(x);
-  store<T>(table, exp_below<T>(x));
+  const Growth<T> grown = growth<T>(x);
+  const Vec<T> part = sign * grown.less;
+  store<T>(table, grown.whole);
   store<T>(table + kSpan, part);
   store<T>(table + 2 * kSpan, weight * part);
 }
 
-// Fills a feature's tables and says how large |factor · k| is. What expm1_negative says of x ≤ 0
-// holds for all x whose e^x is in range.
+// Fills a feature's tables for some keys and says how large |factor · k| is.
 template <class T, class Ratio>
-T ratio_keys(const T* feature, T weight, T* table) {
+T ratio_keys(const T* feature, int64_t keys, T weight, T* table) {
   Vec<T> most{};
-  for (int64_t j = 0; j < kSpan; j += Lanes<T>::count) {
+  for (int64_t j = 0; j < keys; j += Lanes<T>::count) {
     const Vec<T> raw = T(Ratio::factor) * load<T>(feature + j);
     most = larger<T>(absolute<T>(raw), most);
-    const Vec<T> x = within<T>(raw, RatioReach<T>::power);
+    const Vec<T> x = within<T>(raw, Ratio::template reach<T>);
     if constexpr (Ratio::differs) {
       difference_tables<T>(-x, 1, weight, table + j);
       difference_tables<T>(x, -1, weight, table + 3 * kSpan + j);
     } else {
-      store<T>(table + j, exp_below<T>(-x));
+      store<T>(table + j, growth<T>(-x).whole);
     }
   }
   return maximum<T>(most);
@@ -86,37 +84,39 @@ T ratio_keys(const T* feature, T weight, T* table) {
 // top / (u + B) with top = u.
 template <class T>
 struct RatioQueries {
-  T u[kBlock], top[kBlock];
+  T u[kBlock], top[kBlock], weighted[kBlock];  // the last: top times the vector's number
   int64_t table[kBlock];  // where the tables of the row's sign start
   T most;                 // |factor · q|
 };
 
 template <class T, class Ratio>
-void ratio_queries(const T* feature, RatioQueries<T>& to) {
+void ratio_queries(const T* feature, T weight, RatioQueries<T>& to) {
   Vec<T> most{};
   for (int64_t r = 0; r < kBlock; r += Lanes<T>::count) {
     const Vec<T> raw = T(Ratio::factor) * load<T>(feature + r), size = absolute<T>(raw);
     most = larger<T>(size, most);
-    const Vec<T> x = within<T>(Ratio::differs ? size : raw, RatioReach<T>::power);
-    const Vec<T> u = exp_below<T>(x);
-    store<T>(to.u + r, u);
-    store<T>(to.top + r, Ratio::differs ? with_sign_of<T>(expm1_negative<T>(x), raw) : u);
+    const Vec<T> x = within<T>(Ratio::differs ? size : raw, Ratio::template reach<T>);
+    const Growth<T> grown = growth<T>(x);
+    store<T>(to.u + r, grown.whole);
+    const Vec<T> top = Ratio::differs ? with_sign_of<T>(grown.less, raw) : grown.whole;
+    store<T>(to.top + r, top);
+    store<T>(to.weighted + r, weight * top);
   }
   for (int64_t r = 0; r < kBlock; ++r)
     to.table[r] = Ratio::differs && std::signbit(feature[r]) ? 3 * kSpan : 0;
   to.most = maximum<T>(most);
 }
 
-// A tile's tables. The feature after the last one is a stand-in that adds nothing.
-template <class T>
+// A tile's tables.
+template <class T, class Ratio>
 struct RatioTile {
   const T* tables;                 // [d][stride]
   int64_t stride;
   const T* most;                   // [d], of the keys
-  const RatioQueries<T>* queries;  // [d], then the stand-in's
+  const RatioQueries<T>* queries;  // [d]
 
   bool far(int64_t d) const {
-    return !(larger_of(most[d], queries[d].most) <= RatioReach<T>::power);
+    return !(larger_of(most[d], queries[d].most) <= Ratio::template reach<T>);
   }
 
  private:
@@ -132,25 +132,44 @@ struct Beyond {
  private:
   static Int<T> pick(T q, Vec<T> k) {
     const Vec<T> size = larger<T>(absolute<T>(k), splat<T>(std::abs(q)));
-    return T(Ratio::factor) * size > RatioReach<T>::power;
+    return T(Ratio::factor) * size > Ratio::template reach<T>;
   }
 };
 
 template <class T>
-struct RatioSide {  // feature d against query r; its numerator is times the vector's number
+struct RatioSide {  // a feature against a query; its numerator is times the vector's number
   T u, top, query;
   const T *table, *keys;
 };
 
 template <class T>
-inline RatioSide<T> ratio_side(const AdditiveTile<T>& t, const RatioTile<T>& side, Features some,
-                               int64_t f, int64_t r) {
-  static constexpr T nothing[3 * kSpan] = {};
-  if (f >= some.count) return {1, 0, 0, nothing, nothing};
+struct RatioFeature {  // of a tile
+  const RatioQueries<T>* block;
+  const T *queries, *tables, *keys;
+
+  RatioSide<T> against(int64_t r) const {
+    return {block->u[r], block->weighted[r], queries[r], tables + block->table[r], keys};
+  }
+};
+
+template <class T>
+constexpr T kNoKeys[3 * kSpan] = {};
+
+template <class T>
+constexpr RatioQueries<T> kNoQueries = [] {
+  RatioQueries<T> all{};
+  for (T& u : all.u) u = 1;
+  return all;
+}();
+
+// Feature f of the list. After the last one comes a stand-in that adds nothing.
+template <class T, class Ratio>
+inline RatioFeature<T> ratio_feature(const AdditiveTile<T>& t, const RatioTile<T, Ratio>& side,
+                                     Features some, int64_t f) {
+  if (f >= some.count) return {&kNoQueries<T>, kNoKeys<T>, kNoKeys<T>, kNoKeys<T>};
   const int64_t d = some.at[f];
-  const RatioQueries<T>& q = side.queries[d];
-  return {q.u[r], t.vectors[d] * q.top[r], t.queries[d * kBlock + r],
-          side.tables + d * side.stride + q.table[r], t.features + d * kSpan};
+  return {side.queries + d, t.queries + d * kBlock, side.tables + d * side.stride,
+          t.features + d * kSpan};
 }
 
 // One feature's numerator; Checked gives 0 where the pair is out of reach.
@@ -162,37 +181,72 @@ inline Vec<T> ratio_over(const RatioSide<T>& a, int64_t j) {
   return over;
 }
 
-// Two features' share of a row's scores.
+// Floats of AVX-512 take an estimate of 14 bits and a step of Newton's: dividing such a vector takes
+// as long as twenty additions on some processors.
+template <class T>
+constexpr bool kEstimates = sizeof(T) == 4 && OGIVE_VECTOR_BYTES == 64;
+
+// 1 / x within 1 ulp, for sizes from 2^−126 to 2^126.
+template <class T>
+inline Vec<T> reciprocal(Vec<T> x) {
+#if OGIVE_VECTOR_BYTES == 64
+  if constexpr (kEstimates<T>) {
+    const Vec<T> near = (Vec<T>)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+    return near + near * (T(1) - x * near);
+  }
+#endif
+  return T(1) / x;
+}
+
+template <class T>
+inline Vec<T> quotient(Vec<T> a, Vec<T> b) {
+  if constexpr (kEstimates<T>) return a * reciprocal<T>(b);
+  return a / b;
+}
+
+template <class T>
+struct Fraction {
+  Vec<T> over, under;
+
+  Fraction operator+(const Fraction& b) const {
+    return {over * b.under + b.over * under, under * b.under};
+  }
+};
+
+// A feature's share of a row's scores.
 template <class T, class Ratio, bool Checked>
-inline Vec<T> ratio_pair(const RatioSide<T>& a, const RatioSide<T>& b, int64_t j) {
-  const Vec<T> under_a = a.u + load<T>(a.table + j), under_b = b.u + load<T>(b.table + j);
-  const Vec<T> over_a = ratio_over<T, Ratio, Checked>(a, j);
-  const Vec<T> over_b = ratio_over<T, Ratio, Checked>(b, j);
-  return (over_a * under_b + over_b * under_a) / (under_a * under_b);
+inline Fraction<T> ratio_of(const RatioSide<T>& a, int64_t j) {
+  return {ratio_over<T, Ratio, Checked>(a, j), a.u + load<T>(a.table + j)};
 }
 
 // Four features of a row.
 template <class T, class Ratio, bool Checked>
-inline void ratio_row(Span columns, const RatioSide<T>* sides, T* to) {
-  const RatioSide<T> a = sides[0], b = sides[1], c = sides[2], d = sides[3];
-  for (int64_t j = columns.low; j < columns.high; j += Lanes<T>::count)
-    store<T>(to + j, load<T>(to + j) + (ratio_pair<T, Ratio, Checked>(a, b, j) +
-                                        ratio_pair<T, Ratio, Checked>(c, d, j)));
+inline void ratio_row(Span columns, const RatioFeature<T>* features, int64_t r, T* to) {
+  const RatioSide<T> a = features[0].against(r), b = features[1].against(r);
+  const RatioSide<T> c = features[2].against(r), d = features[3].against(r);
+  for (int64_t j = columns.low; j < columns.high; j += Lanes<T>::count) {
+    const Fraction<T> all =
+        (ratio_of<T, Ratio, Checked>(a, j) + ratio_of<T, Ratio, Checked>(b, j)) +
+        (ratio_of<T, Ratio, Checked>(c, j) + ratio_of<T, Ratio, Checked>(d, j));
+    store<T>(to + j, load<T>(to + j) + quotient<T>(all.over, all.under));
+  }
 }
 
 template <class T, class Ratio>
-void ratio_scores(const AdditiveTile<T>& t, const RatioTile<T>& side, Features some, T* scores) {
+void ratio_scores(const AdditiveTile<T>& t, const RatioTile<T, Ratio>& side, Features some,
+                  T* scores) {
   for (int64_t f = 0; f < some.count; f += 4) {
     bool far = false;
-    for (int64_t k = f; k < std::min(f + 4, some.count); ++k) far = far || side.far(some.at[k]);
-    for (int64_t r = t.rows.low; r < t.rows.high; ++r) {
-      RatioSide<T> sides[4];
-      for (int64_t k = 0; k < 4; ++k) sides[k] = ratio_side<T>(t, side, some, f + k, r);
-      if (far)
-        ratio_row<T, Ratio, true>(t.columns, sides, scores + r * kSpan);
-      else
-        ratio_row<T, Ratio, false>(t.columns, sides, scores + r * kSpan);
+    RatioFeature<T> four[4];
+    for (int64_t k = 0; k < 4; ++k) {
+      four[k] = ratio_feature<T, Ratio>(t, side, some, f + k);
+      far = far || (f + k < some.count && side.far(some.at[f + k]));
     }
+    for (int64_t r = t.rows.low; r < t.rows.high; ++r)
+      if (far)
+        ratio_row<T, Ratio, true>(t.columns, four, r, scores + r * kSpan);
+      else
+        ratio_row<T, Ratio, false>(t.columns, four, r, scores + r * kSpan);
   }
 }
 
@@ -205,7 +259,7 @@ struct RatioBack {
 };
 
 template <class T, class Ratio>
-inline RatioBack<T> ratio_back(const AdditiveTile<T>& t, const RatioTile<T>& side, int64_t d,
+inline RatioBack<T> ratio_back(const AdditiveTile<T>& t, const RatioTile<T, Ratio>& side, int64_t d,
                                int64_t r) {
   const RatioQueries<T>& q = side.queries[d];
   return {q.u[r],
@@ -217,12 +271,12 @@ inline RatioBack<T> ratio_back(const AdditiveTile<T>& t, const RatioTile<T>& sid
           Vec<T>{}};
 }
 
-// 1 / x of one vector or of two, in one division. Sharing it costs two roundings, which a step of
-// Newton's takes back.
+// 1 / x of one vector or of two, in one division where they are dear. Sharing it costs two roundings,
+// which a step of Newton's takes back.
 template <class T, int Count>
 inline void reciprocals(Vec<T>* x) {
-  if constexpr (Count == 1) {
-    x[0] = T(1) / x[0];
+  if constexpr (Count == 1 || kEstimates<T>) {
+    for (int i = 0; i < Count; ++i) x[i] = reciprocal<T>(x[i]);
   } else {
     const Vec<T> both = T(1) / (x[0] * x[1]), first = both * x[1], second = both * x[0];
     x[0] = first + first * (T(1) - x[0] * first);
@@ -241,8 +295,8 @@ inline Vec<T> ratio_slope(const RatioBack<T>& a, Vec<T> b, Vec<T> under, Vec<T> 
 
 // Gradients of some features (one or two) from some rows from r on; `vectors` gets Σ g f.
 template <class T, class Ratio, int Count, int Rows, bool Checked>
-inline void ratio_rows(const AdditiveTile<T>& t, const RatioTile<T>& side, const int64_t* features,
-                       int64_t r, const T* grads, const AdditiveGrads<T>& to, Vec<T>* vectors) {
+inline void ratio_rows(const AdditiveTile<T>& t, const RatioTile<T, Ratio>& side,
+                       const int64_t* features, int64_t r, const T* grads, const AdditiveGrads<T>& to, Vec<T>* vectors) {
   RatioBack<T> parts[Rows][Count];  // copies, so that no store may touch them
   Vec<T> values[Count];
   T* keys[Count];
@@ -293,8 +347,8 @@ inline void ratio_rows(const AdditiveTile<T>& t, const RatioTile<T>& side, const
 }
 
 template <class T, class Ratio, int Count, bool Checked>
-void ratio_features(const AdditiveTile<T>& t, const RatioTile<T>& side, const int64_t* features,
-                    const T* grads, const AdditiveGrads<T>& to) {
+void ratio_features(const AdditiveTile<T>& t, const RatioTile<T, Ratio>& side,
+                    const int64_t* features, const T* grads, const AdditiveGrads<T>& to) {
   Vec<T> vectors[Count] = {};
   int64_t r = t.rows.low;
   for (; r + 2 <= t.rows.high; r += 2)
@@ -305,7 +359,7 @@ void ratio_features(const AdditiveTile<T>& t, const RatioTile<T>& side, const in
 }
 
 template <class T, class Ratio>
-void ratio_gradients(const AdditiveTile<T>& t, const RatioTile<T>& side, Features some,
+void ratio_gradients(const AdditiveTile<T>& t, const RatioTile<T, Ratio>& side, Features some,
                      const T* grads, const AdditiveGrads<T>& to) {
   int64_t f = 0;
   for (; f + 2 <= some.count; f += 2) {

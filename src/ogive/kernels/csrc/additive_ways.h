@@ -62,7 +62,7 @@ struct ByCurve {
 
   void reserve(const Problem&, AdditiveKeys<T>&, AdditiveQueries<T>&) const {}
   void prepare(const Problem&, int64_t, int64_t, AdditiveKeys<T>&) const {}
-  void prepare(const Problem&, AdditiveQueries<T>&) const {}
+  void prepare(const Problem&, int64_t, AdditiveQueries<T>&) const {}
   void scores(const AdditiveWork<T>& work, T* to) const {
     curve_scores<T, Curve>(work.tile, all_features(work), constant, Everywhere<T>(), to);
   }
@@ -77,7 +77,7 @@ struct ByRamp {
 
   void reserve(const Problem&, AdditiveKeys<T>&, AdditiveQueries<T>&) const {}
   void prepare(const Problem&, int64_t, int64_t, AdditiveKeys<T>&) const {}
-  void prepare(const Problem&, AdditiveQueries<T>&) const {}
+  void prepare(const Problem&, int64_t, AdditiveQueries<T>&) const {}
   void scores(const AdditiveWork<T>& work, T* to) const { ramp_scores<T>(work.tile, leak, to); }
   void gradients(const AdditiveWork<T>& work, const T* grads, const AdditiveGrads<T>& to) const {
     ramp_gradients<T>(work.tile, leak, grads, to);
@@ -96,35 +96,37 @@ struct ByRatio {
   }
   void prepare(const Problem& p, int64_t h, int64_t span, AdditiveKeys<T>& keys) const {
     const T *vectors = p.vectors.at<const T>(h, 0);
+    const int64_t count = wide<T>(std::min(kSpan, p.keys - span * kSpan));
     for (int64_t d = 0; d < p.width; ++d) {
       const int64_t to = keys.slot(span) * p.width + d;
       keys.most[to] =
-          ratio_keys<T, Ratio>(keys.features.get() + (span * p.width + d) * kSpan, vectors[d],
-                               keys.tables.get() + to * kRatioTable<Ratio>);
+          ratio_keys<T, Ratio>(keys.features.get() + (span * p.width + d) * kSpan, count,
+                               vectors[d], keys.tables.get() + to * kRatioTable<Ratio>);
     }
   }
-  void prepare(const Problem& p, AdditiveQueries<T>& queries) const {
+  void prepare(const Problem& p, int64_t h, AdditiveQueries<T>& queries) const {
+    const T* vectors = p.vectors.at<const T>(h, 0);
     for (int64_t d = 0; d < p.width; ++d)
-      ratio_queries<T, Ratio>(queries.features.get() + d * kBlock, queries.ratio[d]);
+      ratio_queries<T, Ratio>(queries.features.get() + d * kBlock, vectors[d], queries.ratio[d]);
   }
   // Shares the features out. Which are near follows from the vector alone.
-  static RatioTile<T> part(const AdditiveWork<T>& work) {
+  static RatioTile<T, Ratio> part(const AdditiveWork<T>& work) {
     AdditiveQueries<T>& q = work.queries;
     const int64_t at = work.keys.slot(work.span) * work.tile.width;
-    const RatioTile<T> side = {work.keys.tables.get() + at * kRatioTable<Ratio>,
+    const RatioTile<T, Ratio> side = {work.keys.tables.get() + at * kRatioTable<Ratio>,
                                kRatioTable<Ratio>, work.keys.most.data() + at, q.ratio.data()};
     q.near.clear();
     q.far.clear();
     q.others.clear();
     for (int64_t d = 0; d < work.tile.width; ++d) {
-      const bool near = std::abs(work.tile.vectors[d]) <= RatioReach<T>::vector;
+      const bool near = std::abs(work.tile.vectors[d]) <= kRatioVector<T>;
       (near ? q.near : q.others).push_back(d);
       if (near && side.far(d)) q.far.push_back(d);
     }
     return side;
   }
   void scores(const AdditiveWork<T>& work, T* to) const {
-    const RatioTile<T> side = part(work);
+    const RatioTile<T, Ratio> side = part(work);
     const AdditiveQueries<T>& q = work.queries;
     ratio_scores<T, Ratio>(work.tile, side, listed(q.near), to);
     if (!q.far.empty())
@@ -133,7 +135,7 @@ struct ByRatio {
       curve_scores<T, Curve>(work.tile, listed(q.others), constant, Everywhere<T>(), to);
   }
   void gradients(const AdditiveWork<T>& work, const T* grads, const AdditiveGrads<T>& to) const {
-    const RatioTile<T> side = part(work);
+    const RatioTile<T, Ratio> side = part(work);
     const AdditiveQueries<T>& q = work.queries;
     ratio_gradients<T, Ratio>(work.tile, side, listed(q.near), grads, to);
     if (!q.far.empty())
@@ -187,7 +189,7 @@ template <class T>
 void pack_features(const Problem& p, int64_t b, int64_t h, int64_t i0, int64_t rows,
                    AdditiveQueries<T>& block, Watch<T>& watch) {
   pack_panels<T, kBlock>({p.query, b, h, i0, rows, p.width}, 1, block.features.get(), watch);
-  with_way<T>(p, [&](auto way) { way.prepare(p, block); });
+  with_way<T>(p, [&](auto way) { way.prepare(p, h, block); });
 }
 
 // Runs `with` for the parts of a tile that show something: neighbouring groups of rows that have

@@ -188,14 +188,25 @@ inline Vec<T> exp_below(Vec<T> x) {
   return (Vec<T>)(~(x < ExpConstants<T>::low) & (Int<T>)exp_above<T>(x));
 }
 
+// e^x and e^x − 1, each within 2 ulp, where e^x is normal.
+template <class T>
+struct Growth {
+  Vec<T> whole, less;
+};
+
+template <class T>
+inline Growth<T> growth(Vec<T> x) {
+  const Reduced<T> parts = reduce<T>(x);
+  const Vec<T> r = parts.r, power = times_power<T>(splat<T>(1), parts.shifted);
+  const Vec<T> head = exp_tail<T>(r) * r * r + r;
+  return {head * power + power, head * power + (power - T(1))};
+}
+
 // e^x − 1 for x ≤ 0 within 2 ulp, also near 0.
 template <class T>
 inline Vec<T> expm1_negative(Vec<T> x) {
   const T floor = sizeof(T) == 4 ? T(-20) : T(-40);
-  const Reduced<T> parts = reduce<T>(larger<T>(splat<T>(floor), x));
-  const Vec<T> r = parts.r, power = times_power<T>(splat<T>(1), parts.shifted);
-  const Vec<T> head = exp_tail<T>(r) * r * r + r;
-  return head * power + (power - T(1));
+  return growth<T>(larger<T>(splat<T>(floor), x)).less;
 }
 
 // 1 / (1 + e^−x), its complement and their product, each within 2 ulp.
