@@ -303,6 +303,12 @@ MUTANTS = [
         "static constexpr int factor = 2, slope = 4;",
         "static constexpr int factor = 2, slope = 2;",
     ),
+    Mutant(
+        "the last of four features that share a division is never out of reach",
+        "csrc/additive_ratio.h",
+        "far = far || (f + k < some.count && side.far(some.at[f + k]));",
+        "far = far || (f + k + 1 < some.count && side.far(some.at[f + k]));",
+    ),
     # --- linear attention and edges ---
     Mutant(
         "keys within a chunk are not kept for later queries",

@@ -35,15 +35,32 @@ inline Span queries_of(const Problem& p, int64_t b, int64_t j) {
   return {low, std::max(low, high)};
 }
 
+// 16 rows of 16 bytes, `apart` from one another, become columns: four times, row i and row i + 8 are
+// shuffled into each other.
+inline void turn_bytes(const uint8_t* from, int64_t apart, uint8_t* to, int64_t to_apart) {
+  typedef uint8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
+  Bytes rows[16], turned[16];
+  for (int i = 0; i < 16; ++i) rows[i] = *reinterpret_cast<const Bytes*>(from + i * apart);
+  for (int time = 0; time < 4; ++time) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      turned[2 * i] = __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4,
+                                              20, 5, 21, 6, 22, 7, 23);
+      turned[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27,
+                                                  12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    std::copy(turned, turned + 16, rows);
+  }
+  for (int i = 0; i < 16; ++i) *reinterpret_cast<Bytes*>(to + i * to_apart) = rows[i];
+}
+
 // One row of a tile: numbers for n columns, of which [low, high) may be seen.
 template <class T>
 struct Row {
   T* scores;
   int64_t n, low, high;     // low and high relative to the first column
-  const uint8_t* mask;      // or null; element k at mask[k * mask_stride]
-  int64_t mask_stride;
+  const uint8_t* mask;      // or null
   const T* bias;
-  int64_t bias_stride;
 
   bool whole() const { return low <= 0 && high >= n && !mask; }
   bool empty() const { return low >= high; }
@@ -55,10 +72,9 @@ struct Row {
     if (!bias) return;
     int64_t k = std::max<int64_t>(low, 0);
     const int64_t end = std::min(high, n);
-    if (bias_stride == 1)
-      for (; k + Lanes<T>::count <= end; k += Lanes<T>::count)
-        store<T>(scores + k, load<T>(scores + k) + load<T>(bias + k));
-    for (; k < end; ++k) scores[k] += bias[k * bias_stride];
+    for (; k + Lanes<T>::count <= end; k += Lanes<T>::count)
+      store<T>(scores + k, load<T>(scores + k) + load<T>(bias + k));
+    for (; k < end; ++k) scores[k] += bias[k];
   }
   void hide(T* numbers, T with) const {
     const int64_t from = std::clamp<int64_t>(low, 0, n), to = std::clamp<int64_t>(high, from, n);
@@ -70,31 +86,21 @@ struct Row {
  private:
   void hide_masked(T* numbers, T with, int64_t k, int64_t to) const {
     constexpr int W = Lanes<T>::count;
-    typedef uint8_t Bytes __attribute__((vector_size(W), aligned(1), may_alias));
-    if (mask_stride == 1)
-      for (; k + W <= to; k += W) {
-        const Bytes bytes = *reinterpret_cast<const Bytes*>(mask + k);
-        const Int<T> shown = __builtin_convertvector(bytes, Int<T>) != 0;
-        store<T>(numbers + k, shown ? load<T>(numbers + k) : splat<T>(with));
-      }
+    const auto hide_some = [&](const uint8_t* shown, T* some) {
+      store<T>(some, from_bytes<T>(shown) != 0 ? load<T>(some) : splat<T>(with));
+    };
+    for (; k + W <= to; k += W) hide_some(mask + k, numbers + k);
+    if (k < to && n >= W) {  // what is left, in the last vector of the row that holds it
+      uint8_t shown[W];
+      const int64_t start = std::min(k, n - W);
+      for (int64_t l = 0; l < W; ++l) shown[l] = start + l < k;
+      for (; k < to; ++k) shown[k - start] = mask[k];
+      hide_some(shown, numbers + start);
+    }
     for (; k < to; ++k)
-      if (!mask[k * mask_stride]) numbers[k] = with;
+      if (!mask[k]) numbers[k] = with;
   }
 };
-
-// Scores of query i against keys [j0, j0 + n).
-template <class T>
-Row<T> query_row(const Problem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t n, T* s) {
-  const Span seen = keys_of(p, b, i);
-  return {s,
-          n,
-          seen.low - j0,
-          seen.high - j0,
-          p.mask ? p.mask.at<const uint8_t>(b, h, i, j0) : nullptr,
-          p.mask.stride[3],
-          p.bias ? p.bias.at<const T>(b, h, i, j0) : nullptr,
-          p.bias.stride[3]};
-}
 
 // Where a tile lies: rows from `first` against columns from `start`. Rows are queries and columns
 // keys, or the other way round.
@@ -158,9 +164,7 @@ class Sight {
             rows[r].low - group.low,
             rows[r].high - group.low,
             gaps[r] ? mask_ + r * mask_across_ + group.low : nullptr,
-            1,
-            bias_ ? bias_ + r * bias_across_ + group.low : nullptr,
-            1};
+            bias_ ? bias_ + r * bias_across_ + group.low : nullptr};
   }
 
  private:
@@ -179,13 +183,24 @@ class Sight {
     mask_ = p.mask.at<const uint8_t>(at.b, at.h, first_query(at), first_key(at));
     if (along != 1) {
       const int64_t different = mask_across_ ? at.rows : 1;
-      for (int64_t k = 0; k < limit; ++k)
-        for (int64_t r = 0; r < different; ++r)
-          bytes_.get()[r * Tile.columns + k] = mask_[r * mask_across_ + k * along];
+      turn_mask(mask_, mask_across_, along, different, limit, bytes_.get());
       mask_ = bytes_.get();
       mask_across_ = mask_across_ ? Tile.columns : 0;
     }
     for (int64_t r = 0; r < at.rows; ++r) trim(r);
+  }
+
+  // Copies a mask whose rows lie `across` apart and whose columns `along`, 16 × 16 at a time where rows
+  // lie side by side.
+  static void turn_mask(const uint8_t* from, int64_t across, int64_t along, int64_t rows,
+                        int64_t columns, uint8_t* to) {
+    const int64_t square_rows = across == 1 ? rows / 16 * 16 : 0, square_columns = columns / 16 * 16;
+    for (int64_t r = 0; r < square_rows; r += 16)
+      for (int64_t k = 0; k < square_columns; k += 16)
+        turn_bytes(from + r + k * along, along, to + r * Tile.columns + k, Tile.columns);
+    for (int64_t k = 0; k < columns; ++k)
+      for (int64_t r = k < square_columns ? square_rows : 0; r < rows; ++r)
+        to[r * Tile.columns + k] = from[r * across + k * along];
   }
 
   void trim(int64_t r) {

@@ -77,6 +77,26 @@ inline Vec<T> with_sign_of(Vec<T> size, Vec<T> sign) {
   const Int<T> bit = Int<T>{} + std::numeric_limits<I>::min();
   return (Vec<T>)(((Int<T>)size & ~bit) | ((Int<T>)sign & bit));
 }
+// Bytes as whole numbers, one for each lane. GCC 12 makes one instruction a byte of a conversion.
+template <class T>
+inline Int<T> from_bytes(const uint8_t* bytes) {
+  constexpr int W = Lanes<T>::count;
+#if defined(__x86_64__) && OGIVE_VECTOR_BYTES > 16
+  int64_t eight[2] = {};
+  std::memcpy(eight, bytes, W);
+  const __m128i all = _mm_set_epi64x(eight[1], eight[0]);
+#if OGIVE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) return (Int<T>)_mm512_cvtepu8_epi32(all);
+  if constexpr (sizeof(T) == 8) return (Int<T>)_mm512_cvtepu8_epi64(all);
+#else
+  if constexpr (sizeof(T) == 4) return (Int<T>)_mm256_cvtepu8_epi32(all);
+  if constexpr (sizeof(T) == 8) return (Int<T>)_mm256_cvtepu8_epi64(all);
+#endif
+#else
+  typedef uint8_t Bytes __attribute__((vector_size(W), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(bytes), Int<T>);
+#endif
+}
 // Lane i of the result is lane i ^ Step.
 template <class T, int Step, int... I>
 inline Vec<T> exchanged(Vec<T> v, std::integer_sequence<int, I...>) {
