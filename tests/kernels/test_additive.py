@@ -147,6 +147,20 @@ def test_one_number_out_of_range_among_many(act, count):
     count("additive", 10)
 
 
+@pytest.mark.parametrize("act", ["tanh", "sigmoid"])
+def test_any_feature_may_be_the_one_out_of_range(act, count):
+    """Four features share a division; each of them is looked at."""
+    lines = []
+    for feature in range(6):
+        for size in (10.0, 13.0, 40.0):
+            call = build_call(Case(35, f"additive({act})", queries=20, keys=30, width=6))
+            call.inputs["query"][..., feature] *= size
+            call.inputs["key"][..., feature] *= -size
+            lines += cases.broken_by(call, ("native",))
+    assert not lines, "\n".join(lines)
+    count("additive", 18)
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e-6, 300.0, 1e6])
 def test_vectors_of_every_size(size, count):
     lines = []

@@ -16,6 +16,7 @@ SPECIALS = (
     "-k",
     "hidden_values and dot and (softmax or tanh)",
 )
+ADDITIVE = ("tests/kernels/test_additive.py", "-k", "out_of_range")
 LINEAR = ("tests/kernels/test_linear.py",)
 EDGES = ("tests/kernels/test_edges_native.py",)
 
@@ -308,6 +309,7 @@ MUTANTS = [
         "csrc/additive_ratio.h",
         "far = far || (f + k < some.count && side.far(some.at[f + k]));",
         "far = far || (f + k + 1 < some.count && side.far(some.at[f + k]));",
+        ADDITIVE,
     ),
     # --- linear attention and edges ---
     Mutant(

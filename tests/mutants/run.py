@@ -120,8 +120,8 @@ class Copy:
 def run_all(mutants: list[Mutant], jobs: int) -> list[Outcome]:
     """Every mutant, those in Python first: they need the module without a bug."""
     copies = [Copy(ROOT / "build" / "mutants" / str(at)) for at in range(jobs)]
-    for copy in copies:
-        copy.build()
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(Copy.build, copies))
     for tests in sorted({mutant.tests for mutant in mutants}):
         end = copies[0].test(tests)
         if end != "passed":

@@ -49,13 +49,14 @@ _REDUCED = {scores.Cosine: "cosine", scores.Bilinear: "bilinear", scores.Gat: "g
 _ENOUGH, _FEW = 2**21, 4
 """Multiplications of an example from which on a call is faster here than by torch's softmax; and
 queries up to which any is."""
-_ENOUGH_TWICE = {"avx2": (2**22, 2**25), "avx512": (2**22, 2**22)}
-_ENOUGH_ASKED = {"avx2": (2**28, 2**28), "avx512": (2**28, 2**26)}
+_ENOUGH_TWICE = {"avx2": (2**22, 2**25), "avx512": (2**22, 2**22), "amx": (2**25, 3 * 2**26)}
+_ENOUGH_ASKED = {"avx2": (2**28, 2**28), "avx512": (2**28, 2**26), "amx": (2**29, 2**28)}
 _ENOUGH_SUMMED = (2**23, 2**20)
 """The same, without and with gradients, where statistics of rows are asked for: where kernels
 compute scores a second time, where the definition does, and where it does of additive scores."""
 _MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-"""Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it."""
+"""Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it. Such
+processors are Intel's, on which torch's products of floats are faster too."""
 _SUMS = (scores.Additive, scores.GatV2)
 _ACTING = (*_SUMS, scores.Gat)
 _SCORED = frozenset({*_PAIRS, *_SUMS, *_REDUCED})
@@ -129,7 +130,8 @@ def _enough(call: Call) -> int:
     if call.aux is None:
         return 0 if call.query.shape[-2] <= _FEW else _ENOUGH
     summed = isinstance(split_softcap(call.score)[0], _SUMS)
-    kind = compiled.instruction_set
+    tiles = _MULTIPLIES_TILES and compiled.instruction_set == "avx512"
+    kind = "amx" if tiles else compiled.instruction_set
     if not statistics.fused(call.aux):
         return (_ENOUGH_SUMMED if summed else _ENOUGH_ASKED[kind])[graded(call)]
     once = type(call.weight) is weights.Softmax and not call.aux.row_sum

@@ -89,9 +89,8 @@ def race(contenders: Mapping[str, Contender], *, rounds: int = 11) -> Race:
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     peak = 0.0
     with _no_collection():
-        for name, times in repeats.items():
-            if times > 1:  # after a collection the caches are cold: a short call is half as fast
-                _turn(contenders[name], times, clock)
+        for name, run in contenders.items():  # after a collection the caches are cold
+            _turn(run, repeats[name], clock)
         for turn in range(rounds):
             order = list(contenders)[:: 1 if turn % 2 == 0 else -1]
             for name in order:
