@@ -55,8 +55,8 @@ _ENOUGH_SUMMED = (2**23, 2**20)
 """The same, without and with gradients, where statistics of rows are asked for: where kernels
 compute scores a second time, where the definition does, and where it does of additive scores."""
 _MULTIPLIES_TILES = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-"""Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it. Such
-processors are Intel's, on which torch's products of floats are faster too."""
+"""Whether torch multiplies tiles of halves (AMX); asked here, since a compiler cannot trace it.
+Such processors are Intel's, on which torch's products of floats are faster too."""
 _SUMS = (scores.Additive, scores.GatV2)
 _ACTING = (*_SUMS, scores.Gat)
 _SCORED = frozenset({*_PAIRS, *_SUMS, *_REDUCED})
