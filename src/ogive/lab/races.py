@@ -72,7 +72,7 @@ class Race:
 
 
 def race(contenders: Mapping[str, Contender], *, rounds: int = 11) -> Race:
-    """Let contenders take turns, with the number of threads that torch has now.
+    """Let contenders take turns, the first not counted, with the number of threads torch has now.
 
     On one thread the processor's time is counted, which other processes do not add to; on several
     the wall's.
