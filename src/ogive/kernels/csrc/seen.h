@@ -90,15 +90,11 @@ struct Row {
       store<T>(some, from_bytes<T>(shown) != 0 ? load<T>(some) : splat<T>(with));
     };
     for (; k + W <= to; k += W) hide_some(mask + k, numbers + k);
-    if (k < to && n >= W) {  // what is left, in the last vector of the row that holds it
-      uint8_t shown[W];
-      const int64_t start = std::min(k, n - W);
-      for (int64_t l = 0; l < W; ++l) shown[l] = start + l < k;
-      for (; k < to; ++k) shown[k - start] = mask[k];
-      hide_some(shown, numbers + start);
-    }
-    for (; k < to; ++k)
-      if (!mask[k]) numbers[k] = with;
+    if (k >= to) return;
+    uint8_t shown[W];  // what is left, in the last vector that holds it: a row is whole panels
+    const int64_t start = std::min(k, n - W);
+    for (int64_t l = 0; l < W; ++l) shown[l] = start + l < k || mask[std::min(start + l, to - 1)];
+    hide_some(shown, numbers + start);
   }
 };
 
