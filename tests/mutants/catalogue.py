@@ -205,6 +205,18 @@ MUTANTS = [
         "const int64_t at = i + (p.offset ? *p.offset.at<int64_t>(b, 0) : 0);",
         "const int64_t at = i + (p.offset ? *p.offset.at<int64_t>(0, 0) : 0);",
     ),
+    Mutant(
+        "half a panel is read from the panel's start",
+        "csrc/tile.h",
+        "*right = panels + j * depth + (low - j);",
+        "*right = panels + j * depth;",
+    ),
+    Mutant(
+        "channels that end in half a panel are left out",
+        "csrc/tile.h",
+        "if (j < columns) add_panel",
+        "if (j + Lanes<T>::count / 2 < columns) add_panel",
+    ),
     # --- heads, groups, strides ---
     Mutant(
         "heads of a group are interleaved",

@@ -65,7 +65,7 @@ void additive_back_tile(const Problem& p, const Place& at, AdditiveBack<T>& mine
   Span keys[kSpan / 6 + 1];
   mine.sight.across(at.rows, at.columns, keys);
   add_product<T, kTransposed, kShallow<T>>(at.columns, keys, scores, kSpan, mine.grad_tall.get(),
-                                           at.rows, wide<T>(p.value_width), mine.value_sums.get());
+                                           at.rows, p.value_width, mine.value_sums.get());
   additive_gradients<T>(p, at, mine.sight, mine.keys, mine.queries, grads,
                         {sums + at.first * p.width, sums + p.queries * p.width,
                          mine.features.get()});

@@ -57,7 +57,8 @@ void additive_forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0,
     weigh_tile<T, Weigh>(p, at, tiles);
     tiles.sight.narrow(rows);
     add_product<T, kRowMajor>(rows, tiles.sight.groups, tile, kSpan,
-                              tiles.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across, out);
+                              tiles.kept.value_tall.get() + j0 * kPanel<T>, p.keys, p.value_width,
+                              out);
   }
   write_sums<T, Weigh>(p, {p.out, b, h, i0, rows, p.value_width}, tiles);
 }

@@ -68,17 +68,20 @@ void score_squares(const Problem& p, T* row) {
 template <class T>
 __attribute__((noinline)) void apart_panels(const Problem& p, int64_t rows, const T* a,
                                             const T* panels, const Span* spans, T* c, int64_t ldc) {
-  for (int64_t r = 0; r < rows; r += kRows)
-    for (int64_t j = spans[r / kRows].low; j < spans[r / kRows].high; j += kPanel<T>) {
+  for (int64_t r = 0; r < rows; r += kRows) {
+    const Span& span = spans[r / kRows];
+    for (int64_t j = span.low / kPanel<T> * kPanel<T>; j < span.high; j += kPanel<T>) {
       const int64_t end = std::min<int64_t>(rows, r + kRows);
       for (int64_t row = r; row < end; row += kApartRows)
         micro_apart_of<T>(end - row, p.width, a + row * p.width, panels + j * p.width,
                           c + row * ldc + j, ldc);
       for (int64_t row = r; row < end; ++row) score_squares<T>(p, c + row * ldc + j);
     }
+  }
 }
 
-// Scores of rows against panels, in the columns that each group of rows has use for.
+// Scores of rows against panels, in the columns that each group of rows has use for (distances: in the
+// panels that hold those).
 template <class T>
 void score_panels(const Problem& p, int64_t rows, const T* a, const T* panels, const Span* spans,
                   T* c, int64_t ldc) {

@@ -152,7 +152,7 @@ void meet(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScra
   mine.sight.narrow(at.rows);
   add_product<T, kRowMajor, kShallow<T>>(at.rows, groups, scores, kSpan,
                                          kept.value_tall.get() + i0 * kPanel<T>, p.queries,
-                                         wide<T>(p.value_width), mine.value_sums.get());
+                                         p.value_width, mine.value_sums.get());
   const Points<T> ours{mine.key_tall.get(), at.rows};
   const Points<T> theirs{kept.tall.get() + i0 * kPanel<T>, p.queries};
   const int64_t across = wide<T>(p.width);
@@ -162,9 +162,9 @@ void meet(const Problem& p, const Place& at, const Packed<T>& kept, BackwardScra
     add_away<T, kTransposed>(columns, keys, grads, kSpan, ours, theirs, across, sums);
     return;
   }
-  add_product<T, kRowMajor>(at.rows, groups, grads, kSpan, theirs.panels, theirs.tall, across,
+  add_product<T, kRowMajor>(at.rows, groups, grads, kSpan, theirs.panels, theirs.tall, p.width,
                             mine.sums.get());
-  add_product<T, kTransposed>(columns, keys, grads, kSpan, ours.panels, ours.tall, across, sums);
+  add_product<T, kTransposed>(columns, keys, grads, kSpan, ours.panels, ours.tall, p.width, sums);
 }
 
 // Gradients of a block of keys and values; what the queries get is added to `totals`.

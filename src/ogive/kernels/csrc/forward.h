@@ -121,7 +121,7 @@ void forward_block(const Problem& p, int64_t b, int64_t h, int64_t i0, ForwardSc
                    across, mine.watch);
     else
       add_product<T, kRowMajor>(rows, groups, tile, ldc,
-                                mine.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across, out);
+                                mine.kept.value_tall.get() + j0 * kPanel<T>, p.keys, p.value_width, out);
   }
   write_sums<T, Weigh>(p, {p.out, b, h, i0, rows, p.value_width}, mine);
 }

@@ -91,7 +91,7 @@ struct Row {
     };
     for (; k + W <= to; k += W) hide_some(mask + k, numbers + k);
     if (k >= to) return;
-    uint8_t shown[W];  // what is left, in the last vector that holds it: a row is whole panels
+    uint8_t shown[W];  // what is left, in the last vector that holds it
     const int64_t start = std::min(k, n - W);
     for (int64_t l = 0; l < W; ++l) shown[l] = start + l < k || mask[std::min(start + l, to - 1)];
     hide_some(shown, numbers + start);
@@ -106,7 +106,7 @@ struct Place {
 };
 
 // What a tile shows: for each row the columns from the first visible to the last, and for each
-// group of kRows rows whole panels that hold those of all its rows. Mask and bias are copied to
+// group of kRows rows whole vectors that hold those of all its rows. Mask and bias are copied to
 // run along the rows where they do not.
 template <class T, TileSize Tile = kTile>
 class Sight {
@@ -133,12 +133,12 @@ class Sight {
                  std::clamp<int64_t>(seen.high - at.start, 0, limit)};
     }
     if (p.mask) look_at_mask(p, at, limit);
-    const bool any = group(at.rows, kPanel<T>);
+    const bool any = group(at.rows, Lanes<T>::count);
     if (any && p.bias) take_bias(p, at, limit, watch);
     return any;
   }
 
-  // Leaves groups only the columns that a row of theirs sees: all that has weight, panels or not.
+  // Leaves groups only the columns that a row of theirs sees: all that has weight, vectors or not.
   void narrow(int64_t count) { group(count, 1); }
 
   // For each group of kRows columns the rows, in whole groups, that it has something to do with.

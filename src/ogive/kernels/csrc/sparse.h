@@ -182,8 +182,8 @@ void mix_rows(const Problem& p, int64_t rows, SparseScratch<T, Scores>& mine) {
       groups[g] = {0, any ? std::min(kSpan, p.keys - j0) : 0};
     }
     add_product<T, kRowMajor>(rows, groups, all + j0, mine.across,
-                              mine.scores.tiles.kept.value_tall.get() + j0 * kPanel<T>, p.keys, across,
-                              out);
+                              mine.scores.tiles.kept.value_tall.get() + j0 * kPanel<T>, p.keys,
+                              p.value_width, out);
   }
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "simd.h"
 
@@ -32,40 +33,54 @@ constexpr int64_t kShallow = sizeof(T) == 8 ? 16 : 32;
 // How the left operand lies: entry (row, k) at a[row · ld + k], or transposed at a[k · ld + row].
 enum Lie { kRowMajor, kTransposed };
 
-// c[Rows][panel] = a[Rows][depth] · b[depth][panel], added to what c holds if Add: at the end, since
-// a sum of sums rounds less than one long sum.
-template <class T, Lie L, bool Add, int Rows>
+// c[Rows][columns] = a[Rows][depth] · b[depth][columns], added to what c holds if Add: at the end, since
+// a sum of sums rounds less than one long sum. Columns are those of one panel, or a vector of it.
+template <class T, Lie L, bool Add, int Vectors, int Rows>
 void micro(int64_t depth, const T* a, int64_t lda, const T* b, T* c, int64_t ldc) {
   constexpr int W = Lanes<T>::count;
-  Vec<T> sums[Rows][2] = {};
+  Vec<T> sums[Rows][Vectors] = {};
 #pragma GCC unroll 2
-  for (int64_t k = 0; k < depth; ++k, b += 2 * W) {
-    const Vec<T> left = load<T>(b), right = load<T>(b + W);
+  for (int64_t k = 0; k < depth; ++k, b += kPanel<T>) {
+    Vec<T> right[Vectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) right[v] = load<T>(b + v * W);
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
       const Vec<T> x = splat<T>(L == kTransposed ? a[k * lda + r] : a[r * lda + k]);
-      sums[r][0] += x * left;
-      sums[r][1] += x * right;
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) sums[r][v] += x * right[v];
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < Rows; ++r) {
-    store<T>(c + r * ldc, Add ? load<T>(c + r * ldc) + sums[r][0] : sums[r][0]);
-    store<T>(c + r * ldc + W, Add ? load<T>(c + r * ldc + W) + sums[r][1] : sums[r][1]);
-  }
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) {
+      T* to = c + r * ldc + v * W;
+      store<T>(to, Add ? load<T>(to) + sums[r][v] : sums[r][v]);
+    }
 }
 
 // The same for the rows that are left at the end.
-template <class T, Lie L, bool Add, int Rows = kRows>
+template <class T, Lie L, bool Add, int Vectors = 2, int Rows = kRows>
 inline void micro_of(int64_t rows, int64_t depth, const T* a, int64_t lda, const T* b, T* c,
                      int64_t ldc) {
   if constexpr (Rows > 1)
-    if (rows < Rows) return micro_of<T, L, Add, Rows - 1>(rows, depth, a, lda, b, c, ldc);
-  micro<T, L, Add, Rows>(depth, a, lda, b, c, ldc);
+    if (rows < Rows)
+      return micro_of<T, L, Add, Vectors, Rows - 1>(rows, depth, a, lda, b, c, ldc);
+  micro<T, L, Add, Vectors, Rows>(depth, a, lda, b, c, ldc);
+}
+
+// c = a · b for columns of one panel, in sums of at most kDeep products.
+template <class T, int Vectors>
+inline void against_columns(int64_t rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc) {
+  micro_of<T, kRowMajor, false, Vectors>(rows, std::min(depth, kDeep), a, depth, b, c, ldc);
+  for (int64_t k = kDeep; k < depth; k += kDeep)
+    micro_of<T, kRowMajor, true, Vectors>(rows, std::min(depth - k, kDeep), a + k, depth,
+                                          b + k * kPanel<T>, c, ldc);
 }
 
 // c = a · panels for each group of kRows rows, in the columns that the group has use for: those of
-// `spans`, which start and end panels. Panels lie [panel][depth][columns of the panel].
+// `spans`, which start and end vectors. Panels lie [panel][depth][columns of the panel].
 template <class T>
 __attribute__((noinline)) void against_panels(int64_t rows, int64_t depth, const T* a,
                                               const T* panels, const Span* spans, T* c,
@@ -74,32 +89,37 @@ __attribute__((noinline)) void against_panels(int64_t rows, int64_t depth, const
   for (int64_t r = 0; r < rows; r += kRows)
     if (!spans[r / kRows].empty())
       all = {std::min(all.low, spans[r / kRows].low), std::max(all.high, spans[r / kRows].high)};
-  for (int64_t j = all.low; j < all.high; j += kPanel<T>)
+  for (int64_t j = all.low / kPanel<T> * kPanel<T>; j < all.high; j += kPanel<T>)
     for (int64_t r = 0; r < rows; r += kRows) {
-      const Span& span = spans[r / kRows];
-      if (j < span.low || j >= span.high) continue;
-      const T *left = a + r * depth, *right = panels + j * depth;
-      T* to = c + r * ldc + j;
-      micro_of<T, kRowMajor, false>(rows - r, std::min(depth, kDeep), left, depth, right, to, ldc);
-      for (int64_t k = kDeep; k < depth; k += kDeep)
-        micro_of<T, kRowMajor, true>(rows - r, std::min(depth - k, kDeep), left + k, depth,
-                                     right + k * kPanel<T>, to, ldc);
+      const int64_t low = std::max(spans[r / kRows].low, j);
+      const int64_t high = std::min(spans[r / kRows].high, j + kPanel<T>);
+      const T *left = a + r * depth, *right = panels + j * depth + (low - j);
+      T* to = c + r * ldc + low;
+      if (high - low == kPanel<T>)
+        against_columns<T, 2>(rows - r, depth, left, right, to, ldc);
+      else if (high > low)
+        against_columns<T, 1>(rows - r, depth, left, right, to, ldc);
     }
 }
 
 // c += a · b for each group of kRows rows, over the depths that the group has use for. b comes in
-// tall panels, `tall` rows each; c has `columns` columns, row-major.
+// tall panels, `tall` rows each, for `columns` columns; rows of c are whole panels long.
 template <class T, Lie L, int64_t Deep = kDeepest>
 __attribute__((noinline)) void add_product(int64_t rows, const Span* spans, const T* a, int64_t lda,
                                            const T* b, int64_t tall, int64_t columns, T* c) {
-  for (int64_t j = 0; j < columns; j += kPanel<T>)
+  const int64_t across = round_up(columns, kPanel<T>);
+  const auto add_panel = [&](auto vectors, int64_t j) {
     for (int64_t r = 0; r < rows; r += kRows) {
       const Span& span = spans[r / kRows];
       for (int64_t k = span.low; k < span.high; k += Deep)
-        micro_of<T, L, true>(rows - r, std::min(span.high - k, Deep),
-                             L == kTransposed ? a + k * lda + r : a + r * lda + k, lda,
-                             b + j * tall + k * kPanel<T>, c + r * columns + j, columns);
+        micro_of<T, L, true, vectors>(rows - r, std::min(span.high - k, Deep),
+                                      L == kTransposed ? a + k * lda + r : a + r * lda + k, lda,
+                                      b + j * tall + k * kPanel<T>, c + r * across + j, across);
     }
+  };
+  int64_t j = 0;
+  for (; j + Lanes<T>::count < columns; j += kPanel<T>) add_panel(std::integral_constant<int, 2>{}, j);
+  if (j < columns) add_panel(std::integral_constant<int, 1>{}, j);
 }
 
 }  // namespace ogive::OGIVE_ISA
