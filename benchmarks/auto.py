@@ -80,9 +80,10 @@ KINDS = (
 )
 
 
-def runs(kind: str, queries: int, keys: int) -> dict[str, Callable[..., Tensor]]:
+def runs(kind: str, queries: int, keys: int, graded: bool) -> dict[str, Callable[..., Tensor]]:
     """What "auto" takes and what else could run a call, as functions of query, key and value."""
     tensors, options = drawn(kind.split()[0], queries, keys), options_of(kind, queries, keys)
+    tensors = [tensor.requires_grad_(graded) for tensor in tensors]
 
     def by(impl: str) -> Callable[..., Tensor]:
         def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ def cases(asked: Asked) -> Iterator[Case]:
         for queries, keys in lengths:
             for work, make in (("forward", forward), ("training", training)):
                 tensors = drawn(kind.split()[0], queries, keys)
-                found = runs(kind, queries, keys)
+                found = runs(kind, queries, keys, graded=work == "training")
                 labels = {"call": kind, "queries": queries, "keys": keys, "work": work}
                 yield Case(labels, {name: make(run, *tensors) for name, run in found.items()})
 
